@@ -1,0 +1,58 @@
+"""tardigrad: asynchronous stochastic optimization that you can plan, run and replay.
+
+Public names load when they are first used, so that ``import tardigrad`` costs milliseconds.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    name: module
+    for module, names in {
+        "core.drive": "run",
+        "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError WorkerError",
+        "core.engine": "Engine Placement",
+        "core.observers": "History JSONLines Observer Progress",
+        "core.problem": "Problem",
+        "core.result": "Result",
+        "core.rule": "Rule State",
+        "core.steps": "PowerStep StepSequence",
+        "core.stopping": "MaxOracleCalls MaxSeconds MaxUpdates Status Stop Tolerance",
+        "core.task": "Cancel Reply Task",
+        "core.timing": "Timing",
+        "core.trace": "Trace",
+        "engines.processes": "Processes",
+        "engines.replay": "Replay replay",
+        "engines.simulated": "Simulated",
+        "problems.data": "Dataset",
+        "problems.least_squares": "LeastSquares",
+        "problems.logistic": "LogisticRegression SoftmaxRegression",
+        "problems.partition": "Dirichlet Given Iid Shards Shared",
+        "problems.regularizers": "L2 SmoothNonconvex",
+        "rules.gradient_descent": "AsyncSGD SyncSGD",
+        "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
+    }.items()
+    for name in names.split()
+}
+_SUBMODULES = ("datasets", "testing")
+
+__all__ = ["__version__", *sorted(_MODULE_OF), *_SUBMODULES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULE_OF:
+        value = getattr(importlib.import_module(f"tardigrad.{_MODULE_OF[name]}"), name)
+    elif name in _SUBMODULES:
+        value = importlib.import_module(f"tardigrad.{name}")
+    else:
+        raise AttributeError(f"module 'tardigrad' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

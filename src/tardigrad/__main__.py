@@ -1,0 +1,5 @@
+"""``python -m tardigrad`` is the command line."""
+
+from tardigrad.cli import main
+
+main()

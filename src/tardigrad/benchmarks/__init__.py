@@ -1,0 +1,1 @@
+"""Speed, measured beside a control in the same run: `tardigrad bench NAME`."""

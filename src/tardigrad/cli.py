@@ -1,0 +1,100 @@
+"""The command line. What machines read goes to standard output with --json; progress goes to standard error.
+
+Rules of this file:
+
+- commands are thin: they call a function, print its result, and turn the library's errors into one message;
+- nothing heavy is imported before a command needs it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tardigrad import __version__
+from tardigrad.core.errors import TardigradError
+
+app = typer.Typer(
+    name="tardigrad",
+    help="Asynchronous stochastic optimization that you can plan, run and replay.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+
+
+@app.callback(invoke_without_command=True)
+def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+    if version:
+        typer.echo(__version__)
+        raise typer.Exit
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for the picture and the saved runs.")] = Path("demo"),
+    data: Annotated[str | None, typer.Option(help="fashion-mnist or digits; by default the first if it is found.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the run.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Synchronous against asynchronous SGD on 4 worker processes, one of them 8 times slower."""
+    from tardigrad.demo import run_demo
+
+    found = run_demo(out, seed=seed, data=data)
+    if as_json:
+        typer.echo(json.dumps(found.to_json()))
+    else:
+        found.show(out)
+    if found.replay_identical is not True:
+        raise typer.Exit(130 if found.replay_identical is None else 1)
+
+
+@app.command()
+def replay(
+    run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    as_json: AsJson = False,
+) -> None:
+    """Run a saved run again from its trace, and tell whether every bit is the same."""
+    from tardigrad.engines.replay import replay as replay_run
+
+    found = replay_run(run)
+    if as_json:
+        report: dict[str, Any] = {"replies": len(found.result.trace), "updates": found.result.trace.updates}
+        typer.echo(json.dumps({"replay_identical": found.identical, "difference": found.difference, **report}))
+    elif found.identical:
+        typer.echo(f"{run}: {len(found.result.trace)} replies replayed, every bit is the same")
+    else:
+        typer.echo(f"{run}: the replay differs: {found.difference}")
+    if not found.identical:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    name: Annotated[str, typer.Argument(help="Which benchmark: simulator.")],
+    as_json: AsJson = False,
+) -> None:
+    """Measure speed beside a control in the same run."""
+    from tardigrad.benchmarks.harness import run_benchmark
+
+    found = run_benchmark(name)
+    typer.echo(json.dumps(found.to_json()) if as_json else found.table())
+
+
+def main() -> None:
+    """Entry point: errors of the library become one line, Ctrl-C a quiet end."""
+    try:
+        app(standalone_mode=False)
+    except typer.Exit as end:
+        sys.exit(end.exit_code)
+    except TardigradError as error:
+        typer.echo(f"tardigrad: {error}", err=True)
+        sys.exit(2)
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("tardigrad: interrupted", err=True)
+        sys.exit(130)

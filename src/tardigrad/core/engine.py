@@ -1,0 +1,59 @@
+"""What an engine is: it moves tasks to workers and replies back, and owns clocks, processes, failures.
+
+Rules of this file:
+
+- an engine never looks into rules, states or payloads: it is given the worker's half as one callable;
+- every task that was submitted ends as one `Reply`, or as `Lost` and is then submitted again; a second
+  reply to a task may come, the loop drops it;
+- points are live arrays of the rule: an engine keeps copies, one a version, until the task is answered;
+- a client's tasks run one after another, in order of submission.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Ended, Lost, Points, Reply, Task
+from tardigrad.core.worker import WorkerHalf
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """What an engine must know of the problem: how many clients, and whether any worker may serve them."""
+
+    n_clients: int
+    shared_data: bool
+
+
+class Engine(Plain):
+    """Base class of engines."""
+
+    @abstractmethod
+    def n_workers(self, placement: Placement) -> int:
+        """How many tasks can be worked on at a time."""
+
+    @abstractmethod
+    def open(self, half: WorkerHalf, placement: Placement) -> None:
+        """Get ready to take tasks; time starts to count."""
+
+    @abstractmethod
+    def submit(self, task: Task, version: int, points: Points) -> None:
+        """Take a task to be computed from `points`, the rule's points at `version`."""
+
+    @abstractmethod
+    def cancel(self, task_id: int) -> None:
+        """Forget a task: a simulated client is free at once, a real one's late reply is dropped."""
+
+    @abstractmethod
+    def next(self, timeout: float) -> Reply | Lost | Ended | None:
+        """The next event, or None where none came within `timeout` seconds, or sooner to let the loop look around."""
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since `open`, on the engine's own clock."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Stop all workers and free what they used; safe to call at any time, and twice."""

@@ -1,0 +1,31 @@
+"""The errors that users see.
+
+Every message names the value, what was expected, and what to do. Errors about arguments are also
+``ValueError``, so that ``except ValueError`` works as everywhere else.
+"""
+
+from __future__ import annotations
+
+
+class TardigradError(Exception):
+    """Base of every error that this library raises on purpose."""
+
+
+class InvalidInputError(TardigradError, ValueError):
+    """An argument has a wrong value, shape or type."""
+
+
+class DataError(TardigradError):
+    """A data set is missing, truncated or not what it claims to be."""
+
+
+class RunFileError(TardigradError):
+    """A saved run cannot be read or written."""
+
+
+class ReplayError(TardigradError):
+    """A recorded trace does not fit the rule or the problem it is replayed with."""
+
+
+class WorkerError(TardigradError):
+    """Workers cannot be started, or a task keeps failing on them."""

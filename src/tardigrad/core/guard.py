@@ -1,0 +1,85 @@
+"""Keeps payloads that are not finite away from a rule's state.
+
+Rules of this file:
+
+- finiteness is judged by the squared norm, one pass of a dot product: a payload whose squared norm
+  overflows (norm above 1e154 in float64, 1e19 in float32) counts as not finite;
+- a replica that turns non-finite keeps its last finite iterate, and its later payloads are zero, so
+  that the others go on undisturbed.
+"""
+
+from __future__ import annotations
+
+from math import isfinite
+
+import numpy as np
+
+from tardigrad.core.stopping import Status
+from tardigrad.core.task import Array, Payload, Reply
+
+
+class Guard:
+    """Judges payloads of a run whose iterates have leading shape `lead`."""
+
+    def __init__(self, lead: tuple[int, ...]) -> None:
+        self.dead = np.zeros(lead, bool)
+        self._any_dead = False
+        self._last: Array | None = None
+
+    def admit(self, reply: Reply, x: Array) -> bool:
+        """Whether a reply may be applied; the payload of masked replicas is set to zero in it."""
+        payload = reply.payload
+        arrays = payload if isinstance(payload, tuple) else (payload,)
+        for array in arrays:
+            if not isfinite(np.vdot(array, array)):
+                break
+        else:
+            if not self._any_dead:
+                return True
+        if not self.dead.ndim:
+            return False
+        self._mask(arrays, x)
+        if self.dead.all():
+            return False
+        masked = tuple(np.where(self._over(self.dead, array), 0, array) for array in arrays)
+        reply.payload = masked if isinstance(payload, tuple) else masked[0]
+        return True
+
+    def _mask(self, arrays: Payload, x: Array) -> None:
+        lead = self.dead.shape
+        bad = np.zeros(lead, bool)
+        for array in arrays:
+            if array.shape[: len(lead)] == lead:
+                rows = array.reshape((*lead, -1))
+                bad |= ~np.isfinite(np.einsum("...i,...i->...", rows, rows))
+            elif not isfinite(np.vdot(array, array)):
+                bad[...] = True  # a payload that all replicas share
+        newly = bad & ~self.dead
+        if newly.any():
+            self._last = x.copy() if self._last is None else self._last
+            self._last[newly] = x[newly]
+            self.dead |= newly
+            self._any_dead = True
+
+    def _over(self, dead: Array, array: Array) -> Array:
+        if array.shape[: dead.ndim] != dead.shape:
+            return np.zeros((), bool)
+        return dead.reshape(dead.shape + (1,) * (array.ndim - dead.ndim))
+
+    def answer(self, x: Array) -> Array:
+        """The iterates, those of masked replicas as they were last finite; `x` itself where none is masked."""
+        if self._last is None:
+            return x
+        answer = x.copy()
+        answer[self.dead] = self._last[self.dead]
+        return answer
+
+    def mask(self, status: Status) -> Array:
+        """Which replicas diverged; all of them where the run ended for that."""
+        return np.ones_like(self.dead) if status is Status.DIVERGED else self.dead
+
+    def describe(self, message: str) -> str:
+        """The message of the run, with the number of masked replicas."""
+        if not self._any_dead:
+            return message
+        return f"{message}; {int(self.dead.sum())} of {self.dead.size} replicas diverged and were masked"

@@ -1,0 +1,225 @@
+"""Observers look at a run while it goes on: progress, JSON lines, snapshots of the iterates.
+
+Rules of this file:
+
+- an observer is called after every `every` updates, never for each reply unless it asks for that;
+- it must not change what it sees; what it keeps of ``x``, it copies;
+- progress goes to standard error only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from tardigrad.core.errors import RunFileError
+from tardigrad.core.problem import Problem
+from tardigrad.core.stopping import Limits, Status
+from tardigrad.core.task import Array
+
+
+@dataclass(slots=True)
+class Moment:
+    """What an observer is shown: counts, the engine's time in seconds, and the live iterate."""
+
+    version: int
+    replies: int
+    seconds: float
+    x: Array
+
+
+class Observer:
+    """Base class of observers; every method may be overridden.
+
+    Attributes
+    ----------
+    every : int
+        Updates between two calls of `observe`.
+    """
+
+    every: int = 1
+
+    def open(self, problem: Problem, stop: Limits) -> None:
+        """Called before the first task."""
+
+    def observe(self, moment: Moment) -> None:
+        """Called every so many updates."""
+
+    def close(self, status: Status | None, message: str) -> None:
+        """Called once at the end; the status is None where the run ends with an exception."""
+
+
+class History(Observer):
+    """Snapshots of the iterates: columns ``version``, ``replies``, ``seconds`` and ``x``.
+
+    The first row is the start, the last the end of the run. Measures are evaluated afterwards
+    (`evaluate`), not while workers wait.
+
+    Parameters
+    ----------
+    every : int or None
+        Updates between snapshots; None for the first and the last only.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        self.every = sys.maxsize if every is None else every
+        self.measures: dict[str, Array] = {}
+        self._rows: list[tuple[int, int, float]] = []
+        self._x: list[Array] = []
+
+    def observe(self, moment: Moment) -> None:
+        row = (moment.version, moment.replies, moment.seconds)
+        if self._rows and self._rows[-1][:2] == row[:2]:
+            return
+        self._rows.append(row)
+        self._x.append(moment.x.copy())
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Array], measures: dict[str, Array]) -> History:
+        """A history read back from a file."""
+        history = cls()
+        rows = zip(*(columns[name].tolist() for name in ("version", "replies", "seconds")), strict=True)
+        history._rows = list(rows)
+        history._x = list(columns["x"])
+        history.measures = measures
+        return history
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @property
+    def version(self) -> Array:
+        """Version of each snapshot."""
+        return np.array([row[0] for row in self._rows], np.int64)
+
+    @property
+    def replies(self) -> Array:
+        """Replies received up to each snapshot."""
+        return np.array([row[1] for row in self._rows], np.int64)
+
+    @property
+    def seconds(self) -> Array:
+        """Engine's time of each snapshot."""
+        return np.array([row[2] for row in self._rows], float)
+
+    @property
+    def x(self) -> Array:
+        """The snapshots, (n, ..., dim)."""
+        return np.stack(self._x)
+
+    def evaluate(self, problem: Problem, names: Collection[str] | None = None) -> dict[str, Array]:
+        """The problem's measures (or those named) at every snapshot, kept in ``measures``, each of shape (n, ...)."""
+        values = [problem.measures(x, names) for x in self._x]
+        self.measures = {name: np.array([value[name] for value in values]) for name in values[0]} if values else {}
+        return self.measures
+
+
+class JSONLines(Observer):
+    """Write a line of JSON every so many updates: version, replies, seconds, and measures if asked for.
+
+    Parameters
+    ----------
+    path : path
+        File to append to.
+    every : int
+        Updates between lines.
+    measures : bool
+        Evaluate the problem's measures too; on real engines workers may wait for that.
+    """
+
+    def __init__(self, path: str | Path, every: int = 100, measures: bool = False) -> None:
+        self.path = Path(path)
+        self.every = every
+        self.measures = measures
+        self._file: IO[str] | None = None
+        self._problem: Problem | None = None
+
+    def open(self, problem: Problem, stop: Limits) -> None:
+        self._problem = problem
+        try:
+            self._file = self.path.open("a", encoding="utf-8", buffering=1)
+        except OSError as error:
+            raise RunFileError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+    def observe(self, moment: Moment) -> None:
+        line: dict[str, Any] = {"version": moment.version, "replies": moment.replies, "seconds": moment.seconds}
+        if self.measures and self._problem is not None:
+            line.update({name: np.asarray(value).tolist() for name, value in self._problem.measures(moment.x).items()})
+        self._write(line)
+
+    def close(self, status: Status | None, message: str) -> None:
+        if self._file is not None:
+            self._write({"status": status, "message": message})
+            self._file.close()
+            self._file = None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        if self._file is None:
+            return
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            self._file = None
+            raise RunFileError(f"cannot write {self.path}: {error.strerror or error}") from error
+
+
+class Progress(Observer):
+    """A progress bar on standard error: updates, updates/s, the engine's seconds; redrawn ten times a second.
+
+    Parameters
+    ----------
+    label : str
+        Text before the bar.
+    """
+
+    def __init__(self, label: str = "run") -> None:
+        self.every = 1
+        self.label = label
+        self._bar: Any = None
+        self._drawn = 0.0
+        self._limits: Limits | None = None
+        self._last: Moment | None = None
+
+    def open(self, problem: Problem, stop: Limits) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+        self._limits = stop
+        by_updates = np.isfinite(stop.updates)
+        count = MofNCompleteColumn() if by_updates else TextColumn("{task.fields[version]} updates")
+        text = TextColumn("{task.fields[rate]:.0f} updates/s")
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(), count, text, TimeElapsedColumn(), console=Console(stderr=True)
+        )
+        total = stop.updates if by_updates else stop.seconds if np.isfinite(stop.seconds) else None
+        self._bar.add_task(self.label, total=total, rate=0.0, version=0)
+        self._bar.start()
+        self._started = time.perf_counter()
+
+    def observe(self, moment: Moment) -> None:
+        self._last = moment
+        now = time.perf_counter()
+        if now - self._drawn >= 0.1:
+            self._drawn = now
+            self._draw(now)
+
+    def close(self, status: Status | None, message: str) -> None:
+        if self._bar is not None:
+            self._draw(time.perf_counter())
+            self._bar.stop()
+            self._bar = None
+
+    def _draw(self, now: float) -> None:
+        moment = self._last
+        if self._bar is None or moment is None or self._limits is None:
+            return
+        done = moment.version if np.isfinite(self._limits.updates) else moment.seconds
+        rate = moment.version / max(now - self._started, 1e-9)
+        self._bar.update(0, completed=done, rate=rate, version=moment.version)

@@ -1,0 +1,131 @@
+"""Objects as plain data: what is saved with a run can be read back without running code from the file.
+
+`encode` turns an object into a JSON tree and a dict of arrays, `decode` goes back. Rules of this file:
+
+- only numbers, strings, arrays, sparse matrices, lists, tuples, dicts and `Plain` objects are taken;
+- a `Plain` object is its class name and the arguments that rebuild it (`fields`);
+- `decode` knows the classes of this package and those that the caller has defined, nothing else;
+- floats and arrays come back with the same bits.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+from abc import ABC
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import scipy.sparse as sp
+
+from tardigrad.core.errors import RunFileError
+
+_PACKAGE = "tardigrad."
+
+
+class Plain(ABC):
+    """Base of everything that is saved with a run: rules and their states, problems, timings, stops, engines."""
+
+    __slots__ = ()
+
+    _known: ClassVar[dict[str, type[Plain]]] = {}
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        Plain._known[type_name(cls)] = cls
+
+    def fields(self) -> dict[str, Any]:
+        """Arguments that rebuild this object: those of a dataclass, without scratch space, unless overridden."""
+        if not dataclasses.is_dataclass(self):
+            raise TypeError(f"{type(self).__name__} is not a dataclass: define fields(), the arguments that rebuild it")
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init and not f.metadata.get("scratch")}
+
+
+def type_name(cls: type) -> str:
+    """The name under which a class is saved."""
+    return f"{cls.__module__}:{cls.__qualname__}"
+
+
+def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """The JSON tree of `value`; its arrays are added to `arrays` under new names.
+
+    Examples
+    --------
+    >>> arrays = {}
+    >>> encode({"x": np.zeros(2), "n": 3}, arrays)
+    {'x': {'$array': 'a0'}, 'n': 3}
+    """
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        if value.dtype.hasobject:
+            raise TypeError("an array of Python objects is not plain data")
+        name = f"a{len(arrays)}"
+        arrays[name] = value
+        return {"$array": name}
+    if sp.issparse(value):
+        csr = sp.csr_array(value)
+        parts = [encode(part, arrays) for part in (csr.data, csr.indices, csr.indptr)]
+        return {"$csr": parts, "shape": list(csr.shape)}
+    if isinstance(value, (list, tuple)):
+        items = [encode(item, arrays) for item in value]
+        return items if isinstance(value, list) else {"$tuple": items}
+    if isinstance(value, Mapping):
+        if all(isinstance(key, str) and not key.startswith("$") for key in value):
+            return {key: encode(item, arrays) for key, item in value.items()}
+        return {"$dict": [[encode(key, arrays), encode(item, arrays)] for key, item in value.items()]}
+    if isinstance(value, Plain):
+        return {"$type": type_name(type(value)), **encode(value.fields(), arrays)}
+    raise TypeError(f"{type(value).__name__} is not plain data: numbers, strings, arrays and Plain objects can be saved")
+
+
+def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+    """The object that `encode` was given."""
+    if isinstance(tree, list):
+        return [decode(item, arrays) for item in tree]
+    if not isinstance(tree, dict):
+        return tree
+    if "$array" in tree:
+        return arrays[tree["$array"]]
+    if "$csr" in tree:
+        return sp.csr_array(tuple(decode(tree["$csr"], arrays)), shape=tuple(tree["shape"]))
+    if "$tuple" in tree:
+        return tuple(decode(tree["$tuple"], arrays))
+    if "$dict" in tree:
+        return {decode(key, arrays): decode(item, arrays) for key, item in tree["$dict"]}
+    items = {key: decode(item, arrays) for key, item in tree.items() if key != "$type"}
+    return _class_of(tree["$type"])(**items) if "$type" in tree else items
+
+
+def _class_of(name: str) -> type[Plain]:
+    module = name.partition(":")[0]
+    if name not in Plain._known and module.startswith(_PACKAGE):
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise RunFileError(f"the run uses {name}, which cannot be imported here: {error}") from error
+    try:
+        return Plain._known[name]
+    except KeyError:
+        raise RunFileError(
+            f"the run uses {name}, which is not a class of tardigrad: import its definition first and pass the object"
+            " itself (tardigrad.replay(path, rule=..., problem=...))"
+        ) from None
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    """Whether two plain values are equal in every bit; NaN equals itself."""
+    if isinstance(a, Plain) and type(a) is type(b):
+        return same_bits(a.fields(), b.fields())
+    if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
+        return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    if isinstance(a, dict) and isinstance(b, dict):
+        return list(a) == list(b) and all(same_bits(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)) and type(a) is type(b):
+        return len(a) == len(b) and all(map(same_bits, a, b))
+    if isinstance(a, float) and isinstance(b, float):
+        return a.hex() == b.hex()
+    return type(a) is type(b) and bool(a == b)

@@ -1,0 +1,93 @@
+"""Step sizes: a number, an array (one for each replica of a sweep), or a sequence.
+
+Rules of this file:
+
+- a `StepSequence` is a frozen dataclass of numbers: it has a name and can be saved, a lambda cannot;
+- arrays of steps have the shape of the iterates' leading axes; `column` gives them the last axis.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
+
+
+class StepSequence(Plain):
+    """A step for every update: ``sequence(n)`` is the step of update ``n = 0, 1, 2, ...``."""
+
+    @abstractmethod
+    def __call__(self, n: int) -> float | Array:
+        """The step of update `n`, a float or an array over replicas."""
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one step: () or that of the replicas."""
+
+
+@dataclass(frozen=True)
+class PowerStep(StepSequence):
+    r"""Steps :math:`\eta_n = \mathrm{scale} / (n + \mathrm{offset})^{\mathrm{power}}`, n = 0, 1, ...
+
+    Parameters
+    ----------
+    scale : float or array
+        Numerator; an array gives a sweep.
+    power : float
+        Exponent, ``>= 0``. Powers in (1/2, 1] are square-summable and not summable.
+    offset : float
+        Added to the number of the update, ``> 0``.
+
+    Examples
+    --------
+    >>> PowerStep(1.0, power=0.5)(3)
+    0.5
+    """
+
+    scale: float | Array
+    power: float = 1.0
+    offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_step(self.scale, "PowerStep.scale")
+        if not (np.isfinite(self.power) and self.power >= 0 and np.isfinite(self.offset) and self.offset > 0):
+            raise InvalidInputError(f"PowerStep needs power >= 0 and offset > 0, not {self.power} and {self.offset}")
+
+    def __call__(self, n: int) -> float | Array:
+        return self.scale / (n + self.offset) ** self.power
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return np.shape(self.scale)
+
+
+Step = float | Array | StepSequence
+
+
+def check_step(step: Step, name: str = "step") -> None:
+    """Raise unless every step is finite and positive."""
+    if isinstance(step, StepSequence):
+        return
+    try:
+        values = np.asarray(step, dtype=float)
+    except (TypeError, ValueError):
+        values = np.array(np.nan)
+    if values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
+        raise InvalidInputError(f"{name} must be a positive number, an array of them or a StepSequence, not {step!r}")
+
+
+def step_shape(step: Step) -> tuple[int, ...]:
+    """Leading shape that a step gives to the iterates: () for a number."""
+    return step.shape if isinstance(step, StepSequence) else np.shape(step)
+
+
+def step_at(step: Step, n: int) -> float | Array:
+    """The step of update `n`, ready to multiply an array of shape (..., dim)."""
+    value = step(n) if isinstance(step, StepSequence) else step
+    return value[..., np.newaxis] if isinstance(value, np.ndarray) else value

@@ -1,0 +1,145 @@
+"""When a run ends: conditions joined with ``|``; the first that holds ends it.
+
+Rules of this file:
+
+- a condition is plain data; the loop asks for its limits once, then compares numbers;
+- `Tolerance` evaluates measures of the problem during the run: on real engines that delays the server
+  (the result says how long), so choose `every` with care.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from numbers import Real
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+
+
+class Status(StrEnum):
+    """Why a run ended."""
+
+    MAX_UPDATES = "max_updates"
+    MAX_SECONDS = "max_seconds"
+    MAX_ORACLE_CALLS = "max_oracle_calls"
+    CONVERGED = "converged"
+    DIVERGED = "diverged"
+    INTERRUPTED = "interrupted"
+    STALLED = "stalled"
+    ENDED = "ended"
+
+
+class Stop(Plain):
+    """Base class of stopping conditions."""
+
+    def __or__(self, other: Stop) -> AnyOf:
+        if not isinstance(other, Stop):
+            return NotImplemented
+        return AnyOf((*self.parts(), *other.parts()))
+
+    def parts(self) -> Iterator[Stop]:
+        """The simple conditions that this one is made of."""
+        yield self
+
+
+@dataclass(frozen=True)
+class MaxUpdates(Stop):
+    """End after `n` updates of the server."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _positive(self.n, "MaxUpdates")
+
+
+@dataclass(frozen=True)
+class MaxSeconds(Stop):
+    """End after so many seconds of the engine's clock (virtual seconds on a virtual clock)."""
+
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _positive(self.seconds, "MaxSeconds")
+
+
+@dataclass(frozen=True)
+class MaxOracleCalls(Stop):
+    """End after the replies to `n` oracle calls, as counted by ``rule.oracle_calls``."""
+
+    n: int
+
+    def __post_init__(self) -> None:
+        _positive(self.n, "MaxOracleCalls")
+
+
+@dataclass(frozen=True)
+class Tolerance(Stop):
+    """End when a measure of the problem is small (or large) enough, looked at every so many updates.
+
+    Parameters
+    ----------
+    measure : str
+        A name among those of ``problem.measures(x)``.
+    at_most, at_least : float, optional
+        Exactly one of the two bounds. In a batched run every replica must meet it.
+    every : int
+        Updates between two looks.
+
+    Examples
+    --------
+    >>> stop = MaxUpdates(10_000) | Tolerance("loss", at_most=0.5)
+    """
+
+    measure: str
+    at_most: float | None = None
+    at_least: float | None = None
+    every: int = 100
+
+    def __post_init__(self) -> None:
+        _positive(self.every, "Tolerance.every")
+        if (self.at_most is None) == (self.at_least is None):
+            raise InvalidInputError(f"Tolerance({self.measure!r}) needs one of at_most and at_least, not both or none")
+
+
+@dataclass(frozen=True)
+class AnyOf(Stop):
+    """End when the first of several conditions holds; ``a | b`` makes one."""
+
+    conditions: tuple[Stop, ...]
+
+    def parts(self) -> Iterator[Stop]:
+        yield from self.conditions
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The smallest limit of each kind; infinite where there is none."""
+
+    updates: float
+    seconds: float
+    oracle_calls: float
+    tolerances: tuple[Tolerance, ...]
+
+
+def limits(stop: Stop | None) -> Limits:
+    """Collect a condition's limits; None never ends a run."""
+    if not (stop is None or isinstance(stop, Stop)):
+        raise InvalidInputError(f"stop must be a condition such as MaxUpdates(1000), not {stop!r}")
+    parts = [] if stop is None else list(stop.parts())
+    updates = [p.n for p in parts if isinstance(p, MaxUpdates)]
+    seconds = [p.seconds for p in parts if isinstance(p, MaxSeconds)]
+    calls = [p.n for p in parts if isinstance(p, MaxOracleCalls)]
+    tolerances = tuple(p for p in parts if isinstance(p, Tolerance))
+    if len(updates) + len(seconds) + len(calls) + len(tolerances) != len(parts):
+        known = "MaxUpdates, MaxSeconds, MaxOracleCalls and Tolerance"
+        raise InvalidInputError(f"stop must be made of {known}, joined with |, not {stop!r}")
+    infinite = math.inf
+    return Limits(min(updates, default=infinite), min(seconds, default=infinite), min(calls, default=infinite), tolerances)
+
+
+def _positive(value: float, name: str) -> None:
+    if not (isinstance(value, Real) and 0 < value < math.inf):
+        raise InvalidInputError(f"{name} must be a finite number > 0, not {value!r}")

@@ -1,0 +1,89 @@
+"""What travels between the server and its workers: tasks out; replies, losses and ends back.
+
+Rules of this file:
+
+- these objects are read-only by convention; they are slotted, not frozen, because a frozen
+  dataclass costs half of the event loop's speed;
+- a task says everything that a worker needs besides the points it reads and the problem;
+- a reply carries the task it answers, so no table of open tasks is needed to apply it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+Payload = Array | tuple[Array, ...]
+Points = tuple[Array, ...]
+
+
+@dataclass(slots=True)
+class Task:
+    """One assignment. Its random numbers depend on ``(seed, id)`` alone.
+
+    Parameters
+    ----------
+    id : int
+        Tasks are numbered in order of issue, from 0.
+    client : int
+        The owner of the data to work on, ``0 <= client < problem.n_clients``.
+    kind : str
+        What to compute, in the rule's own words (``"gradient"``, ``"difference"``, ...).
+    setup : int
+        Which ``prepare`` result to use (an epoch, say).
+    weight : float
+        A factor that the rule attaches to the reply.
+    """
+
+    id: int
+    client: int
+    kind: str = "gradient"
+    setup: int = 0
+    weight: float = 1.0
+
+
+@dataclass(slots=True)
+class Cancel:
+    """An order to forget a task that was issued and is not answered yet."""
+
+    id: int
+
+
+@dataclass(slots=True)
+class Reply:
+    """The result of a task, with the version it was computed from and its times in seconds.
+
+    ``submitted`` and ``received`` are read on the server, ``started`` and ``finished`` at the worker,
+    all counted from the start of the run. ``payload`` is valid until ``receive`` returns: a rule
+    that keeps it longer copies it.
+    """
+
+    task: Task
+    version: int
+    payload: Payload
+    worker: int
+    submitted: float
+    started: float
+    finished: float
+    received: float
+
+
+@dataclass(slots=True)
+class Lost:
+    """A task whose worker died or failed. The engine keeps its points until it is submitted again.
+
+    ``reason`` is for people; where the worker's code raised, it ends with the worker's traceback.
+    """
+
+    task: Task
+    version: int
+    reason: str
+
+
+@dataclass(slots=True)
+class Ended:
+    """The engine can bring no more replies, though tasks are open (a recorded trace is over)."""
+
+    reason: str

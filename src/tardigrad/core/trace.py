@@ -1,0 +1,207 @@
+"""The record of a run: one row a reply, in the order in which the server applied them.
+
+Rules of this file:
+
+- a trace and the seeds determine a run: `Replay` needs nothing else;
+- staleness of a row is ``version_applied - version_read``: the updates that went by meanwhile;
+- a row costs 80 bytes while the run goes on.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.errors import RunFileError
+from tardigrad.core.files import FORMAT, pack_arrays, unpack_arrays, write_atomic
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
+
+#: the columns of a trace, in order; times are seconds since the start of the run
+COLUMNS = {
+    "task": np.int64,
+    "client": np.int64,
+    "worker": np.int64,
+    "version_read": np.int64,
+    "version_applied": np.int64,
+    "in_flight": np.int64,
+    "submitted": np.float64,
+    "started": np.float64,
+    "finished": np.float64,
+    "received": np.float64,
+}
+_ROW = np.dtype(list(COLUMNS.items()))
+
+
+@dataclass(frozen=True)
+class TraceSummary:
+    """What `Trace.summary` measures.
+
+    Attributes
+    ----------
+    replies, updates : int
+        Rows, and versions that they led to.
+    seconds : float
+        Time of the last reply.
+    updates_per_s : float
+        Updates a second; nan for a run that took no time.
+    staleness_mean, staleness_max : float, int
+        Over all replies.
+    staleness_quantiles : dict
+        At 0.5, 0.9 and 0.99.
+    in_flight_mean, in_flight_max : float, int
+        Tasks open when a reply came, that reply included.
+    utilisation : dict
+        For each worker the share of the run's time in which it computed.
+    """
+
+    replies: int
+    updates: int
+    seconds: float
+    updates_per_s: float
+    staleness_mean: float
+    staleness_max: int
+    staleness_quantiles: dict[float, float]
+    in_flight_mean: float
+    in_flight_max: int
+    utilisation: dict[int, float] = field(repr=False)
+
+    @property
+    def utilisation_mean(self) -> float:
+        """Mean over the workers seen."""
+        return float(np.mean(list(self.utilisation.values()))) if self.utilisation else float("nan")
+
+    def __str__(self) -> str:
+        quantiles = ", ".join(f"{q:g}: {value:g}" for q, value in self.staleness_quantiles.items())
+        return (
+            f"{self.replies} replies, {self.updates} updates in {self.seconds:.4g} s ({self.updates_per_s:.4g} updates/s)\n"
+            f"staleness: mean {self.staleness_mean:.3g}, max {self.staleness_max}, quantiles {quantiles}\n"
+            f"tasks in flight: mean {self.in_flight_mean:.3g}, max {self.in_flight_max}\n"
+            f"utilisation of {len(self.utilisation)} workers: mean {100 * self.utilisation_mean:.1f} %"
+        )
+
+
+class Trace(Plain):
+    """Columns of facts about the replies of a run; ``trace[name]`` is one, see `COLUMNS` for their names.
+
+    Parameters
+    ----------
+    table : structured array (n_replies,)
+        A row for each reply, with the fields of `COLUMNS`.
+    updates : int
+        Version of the state after the last row.
+
+    Examples
+    --------
+    >>> trace = Trace.from_rows([(0, 0, 0, 0, 0, 2, 0.0, 0.0, 1.0, 1.0), (1, 1, 1, 0, 1, 2, 0.0, 0.0, 2.0, 2.0)], updates=2)
+    >>> trace.staleness
+    array([0, 1])
+    """
+
+    def __init__(self, table: Array, updates: int) -> None:
+        self.table = table
+        self.updates = updates
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[tuple[float, ...]], updates: int) -> Trace:
+        """A trace of rows with the entries of `COLUMNS`."""
+        recorder = Recorder()
+        for row in rows:
+            recorder.extend(recorder.pack(*row))
+        return recorder.trace(updates)
+
+    def fields(self) -> dict[str, Any]:
+        return {"table": self.table, "updates": self.updates}
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getitem__(self, name: str) -> Array:
+        return self.table[name]
+
+    def __repr__(self) -> str:
+        return f"<Trace of {len(self)} replies, {self.updates} updates>"
+
+    @property
+    def staleness(self) -> Array:
+        """Versions that went by between each reply's read and its application."""
+        return self["version_applied"] - self["version_read"]
+
+    def summary(self) -> TraceSummary:
+        """Staleness, tasks in flight, utilisation and rates."""
+        if not len(self):
+            nan = float("nan")
+            return TraceSummary(0, self.updates, 0.0, nan, nan, 0, {}, nan, 0, {})
+        staleness, in_flight = self.staleness, self["in_flight"]
+        seconds = float(self["received"].max())
+        workers, index = np.unique(self["worker"], return_inverse=True)
+        busy = np.bincount(index, self["finished"] - self["started"])
+        share = busy / seconds if seconds > 0 else np.full(len(workers), np.nan)
+        levels = (0.5, 0.9, 0.99)
+        return TraceSummary(
+            replies=len(self),
+            updates=self.updates,
+            seconds=seconds,
+            updates_per_s=self.updates / seconds if seconds > 0 else float("nan"),
+            staleness_mean=float(staleness.mean()),
+            staleness_max=int(staleness.max()),
+            staleness_quantiles=dict(zip(levels, np.quantile(staleness, levels).tolist(), strict=True)),
+            in_flight_mean=float(in_flight.mean()),
+            in_flight_max=int(in_flight.max()),
+            utilisation=dict(zip(workers.tolist(), share.tolist(), strict=True)),
+        )
+
+    def to_bytes(self) -> bytes:
+        """The content of the file that `save` writes."""
+        header = np.array([FORMAT, self.updates], np.int64)
+        return pack_arrays({"header": header, **{name: self[name] for name in COLUMNS}})
+
+    @classmethod
+    def from_bytes(cls, content: bytes, path: Path) -> Trace:
+        """Read what `to_bytes` made; `path` is for messages."""
+        arrays = unpack_arrays(content, path)
+        missing = [name for name in ("header", *COLUMNS) if name not in arrays]
+        if missing:
+            raise RunFileError(f"{path} is no trace: it lacks {', '.join(missing)}")
+        written, updates = (int(value) for value in arrays["header"])
+        if written > FORMAT:
+            raise RunFileError(f"{path} has format {written}, this version reads up to {FORMAT}: upgrade tardigrad")
+        table = np.empty(len(arrays["task"]), _ROW)
+        for name in COLUMNS:
+            table[name] = arrays[name]
+        return cls(table, updates)
+
+    def save(self, path: str | Path) -> None:
+        """Write one npz file, atomically."""
+        write_atomic(Path(path), self.to_bytes())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a file that `save` wrote."""
+        path = Path(path)
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise RunFileError(f"cannot read {path}: {error.strerror or error}") from error
+        return cls.from_bytes(content, path)
+
+
+class Recorder:
+    """Collects rows while a run goes on: ``recorder.extend(recorder.pack(*row))`` costs 0.1 microseconds.
+
+    The trace at the end is a view: nothing can be added after it was taken.
+    """
+
+    def __init__(self) -> None:
+        self._rows = bytearray()
+        self.extend = self._rows.extend
+        self.pack = struct.Struct("".join(np.dtype(dtype).char for dtype in COLUMNS.values())).pack
+
+    def trace(self, updates: int) -> Trace:
+        """All rows, as a trace."""
+        return Trace(np.frombuffer(self._rows, _ROW), updates)

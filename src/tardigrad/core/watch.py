@@ -1,0 +1,93 @@
+"""Tells the loop when somebody wants to look: observers, tolerances, the limit of updates.
+
+Rules of this file:
+
+- the loop compares one number, `due`, with the version; everything else happens here, rarely;
+- observers see the last moment of a run exactly once, and are closed whatever happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from math import inf
+from types import TracebackType
+
+import numpy as np
+
+from tardigrad.core.observers import Moment, Observer
+from tardigrad.core.problem import Problem
+from tardigrad.core.stopping import Limits, Status, Tolerance
+
+Verdict = tuple[Status, str]
+
+
+class Watch:
+    """The agenda of a run; a context manager that opens and closes the observers."""
+
+    def __init__(self, observers: Sequence[Observer], bounds: Limits, problem: Problem) -> None:
+        self._observers = list(observers)
+        self._bounds = bounds
+        self._problem = problem
+        self._due = [0.0] * len(self._observers)
+        self._seen = [-1] * len(self._observers)
+        self._tolerances_due = [0.0] * len(bounds.tolerances)
+        self._opened: list[Observer] = []
+        self.due = 0.0
+        self.measure_seconds = 0.0
+
+    def __enter__(self) -> Watch:
+        try:
+            for observer in self._observers:
+                observer.open(self._problem, self._bounds)
+                self._opened.append(observer)
+        except BaseException:
+            self._close(None, "")
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._close(None, "" if error is None else repr(error))
+
+    def look(self, moment: Moment) -> Verdict | None:
+        """Call whoever is due; the verdict that ends the run, if any."""
+        for i, observer in enumerate(self._observers):
+            if moment.version >= self._due[i]:
+                self._observe(i, observer, moment)
+                self._due[i] = moment.version + observer.every
+        verdict = None
+        for i, tolerance in enumerate(self._bounds.tolerances):
+            if moment.version >= self._tolerances_due[i]:
+                verdict = verdict or self._judge(tolerance, moment)
+                self._tolerances_due[i] = moment.version + tolerance.every
+        if verdict is None and moment.version >= self._bounds.updates:
+            verdict = Status.MAX_UPDATES, f"reached the limit of {self._bounds.updates} updates"
+        self.due = min(self._due + self._tolerances_due + [self._bounds.updates], default=inf)
+        return verdict
+
+    def end(self, moment: Moment, status: Status, message: str) -> None:
+        """Show everybody the last moment and close."""
+        for i, observer in enumerate(self._observers):
+            if self._seen[i] != moment.replies:
+                self._observe(i, observer, moment)
+        self._close(status, message)
+
+    def _observe(self, i: int, observer: Observer, moment: Moment) -> None:
+        observer.observe(moment)
+        self._seen[i] = moment.replies
+
+    def _judge(self, tolerance: Tolerance, moment: Moment) -> Verdict | None:
+        began = time.perf_counter()
+        value = np.asarray(self._problem.measures(moment.x, (tolerance.measure,))[tolerance.measure])
+        self.measure_seconds += time.perf_counter() - began
+        if tolerance.at_most is not None:
+            worst, met, bound = value.max(), bool((value <= tolerance.at_most).all()), f"at most {tolerance.at_most:g}"
+        else:
+            worst, met, bound = value.min(), bool((value >= (tolerance.at_least or 0.0)).all()), f"at least {tolerance.at_least:g}"
+        if not met:
+            return None
+        return Status.CONVERGED, f"{tolerance.measure} is {worst:.4g}, {bound}, after {moment.version} updates"
+
+    def _close(self, status: Status | None, message: str) -> None:
+        while self._opened:
+            self._opened.pop().close(status, message)

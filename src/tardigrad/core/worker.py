@@ -1,0 +1,78 @@
+"""The worker's half of a run, the same on every engine: it answers a task from the points it is given.
+
+Rules of this file:
+
+- a payload depends on rule, problem, seed, task and points alone: any worker, now or in a replay,
+  computes the same bits;
+- what `prepare` returns is a cache: kept for the latest setup of each client, rebuilt at need;
+- BLAS runs on one thread while workers work (`single_threaded_blas`): several workers with several
+  threads each are 10 to 20 times slower, and a replay must use the same kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tardigrad.core.problem import Problem
+from tardigrad.core.rule import Rule
+from tardigrad.core.streams import Domain, Stream
+from tardigrad.core.task import Payload, Points, Task
+
+
+class WorkerHalf:
+    """What a worker is made of; it can be sent to another process, and ``half.open()`` answers tasks.
+
+    Parameters
+    ----------
+    rule : Rule
+        The configured rule.
+    problem : Problem
+        The problem, or the part of it that the worker's clients own.
+    seed : int
+        Seed of the run.
+    replicas : int or None
+        Replicas with independent noise.
+    """
+
+    def __init__(self, rule: Rule[Any], problem: Problem, seed: int, replicas: int | None = None) -> None:
+        self.rule = rule
+        self.problem = problem
+        self.seed = seed
+        self.replicas = replicas
+
+    def open(self) -> Callable[[Task, Points], Payload]:
+        """A function of (task, points) that returns the payload. A closure: this is a hot path."""
+        work, problem, stream = self.rule.work, self.problem, Stream(self.seed, Domain.TASK, self.replicas)
+        if type(self.rule).prepare is Rule.prepare:
+
+            def answer(task: Task, points: Points) -> Payload:
+                stream.index = task.id
+                return work(problem, task, points, stream, None)
+
+            return answer
+
+        prepare, caches = self.rule.prepare, {}
+
+        def answer_with_cache(task: Task, points: Points) -> Payload:
+            client, setup = task.client, task.setup
+            setup_kept, cache = caches.get(client, (None, None))
+            if setup_kept != setup:
+                # keyed by client and setup, not by task: whoever rebuilds a cache gets the same numbers
+                rng = Stream(self.seed, Domain.PREPARE, self.replicas).at(setup << 32 | client)
+                cache = prepare(problem, client, setup, rng)
+                caches[client] = setup, cache
+            stream.index = task.id
+            return work(problem, task, points, stream, cache)
+
+        return answer_with_cache
+
+
+@contextmanager
+def single_threaded_blas() -> Iterator[None]:
+    """Limit BLAS to one thread within the block."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -1,0 +1,228 @@
+"""`tardigrad demo`: synchronous against asynchronous training under a straggler, on real processes and data.
+
+Rules of this file:
+
+- both methods spend the same number of gradients on the same data with the same injected durations;
+- both steps are chosen alike: of one grid the one that is soonest at the target accuracy for good, on
+  held-out training rows, in a simulation with the same durations; the test rows are seen only at the end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tardigrad import datasets
+from tardigrad.core.drive import run
+from tardigrad.core.errors import DataError
+from tardigrad.core.files import make_folder
+from tardigrad.core.observers import Progress
+from tardigrad.core.result import Result
+from tardigrad.core.rule import Rule
+from tardigrad.core.stopping import MaxOracleCalls, Status
+from tardigrad.engines.processes import Processes
+from tardigrad.engines.replay import replay
+from tardigrad.engines.simulated import Simulated
+from tardigrad.problems.data import Dataset
+from tardigrad.problems.logistic import SoftmaxRegression
+from tardigrad.problems.partition import Iid
+from tardigrad.rules.gradient_descent import AsyncSGD, SyncSGD
+from tardigrad.timing.models import PerClient
+
+N_WORKERS = 4
+SLOWDOWN = 8
+GRID = 2.0 ** np.arange(-7, 4)
+METHODS: dict[str, Callable[[Any], Rule[Any]]] = {"SyncSGD": SyncSGD, "AsyncSGD": AsyncSGD}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the demo trains on, and how long."""
+
+    data: str
+    target: float
+    n_gradients: int
+    batch: int
+    seconds: float  # of a job on a fast worker
+
+
+SETTINGS = {
+    "fashion-mnist": Setting("fashion-mnist", target=0.80, n_gradients=2400, batch=64, seconds=0.004),
+    "digits": Setting("digits", target=0.90, n_gradients=2400, batch=32, seconds=0.004),
+}
+
+
+@dataclass
+class Demo:
+    """What the demo found: the setting, and for each method its run, step and numbers."""
+
+    setting: Setting
+    results: dict[str, Result]
+    steps: dict[str, float]
+    numbers: dict[str, dict[str, float | None]]
+    replay_identical: bool | None
+    notes: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """The numbers, as `tardigrad demo --json` prints them."""
+        return {
+            "data": self.setting.data,
+            "target": self.setting.target,
+            "methods": {name: {**self.numbers[name], "step": self.steps[name]} for name in self.numbers},
+            "replay_identical": self.replay_identical,
+            "notes": self.notes,
+        }
+
+    def show(self, folder: Path) -> None:
+        """Print a table, and what it means, for people."""
+        from rich.console import Console
+        from rich.table import Table
+
+        rows = {
+            "step size": [f"{step:g}" for step in self.steps.values()],
+            "gradients": [f"{len(result.trace)}" for result in self.results.values()],
+            "updates": self._row("updates", "{:.0f}"),
+            "seconds": self._row("seconds", "{:.2f}"),
+            f"seconds to {self.setting.target:.0%} test accuracy": self._row("seconds_to_target", "{:.2f}"),
+            "test accuracy at the end": self._row("accuracy", "{:.3f}"),
+            "updates/s": self._row("updates_per_s", "{:.0f}"),
+            "workers idle": [f"{1 - (row['utilisation'] or 0):.0%}" for row in self.numbers.values()],
+            "staleness, mean": self._row("staleness_mean", "{:.2f}"),
+            "staleness, max": self._row("staleness_max", "{:.0f}"),
+        }
+        table = Table(title=f"{self.setting.data}, {N_WORKERS} processes, one {SLOWDOWN} times slower", title_justify="left")
+        table.add_column()
+        for name in self.numbers:
+            table.add_column(name, justify="right")
+        for label, cells in rows.items():
+            table.add_row(label, *cells)
+        console = Console()
+        console.print(table)
+        for line in [*self.notes, *self._conclusions(folder)]:
+            console.print(line, soft_wrap=True, highlight=False)
+
+    def _row(self, key: str, form: str) -> list[str]:
+        values = [row[key] for row in self.numbers.values()]
+        return ["never" if value is None else form.format(value) for value in values]
+
+    def _conclusions(self, folder: Path) -> list[str]:
+        if self.replay_identical is None:
+            return [f"what was done until the interruption is in {folder}/"]
+        times = {name: row["seconds_to_target"] for name, row in self.numbers.items()}
+        lines = []
+        if times["SyncSGD"] and times["AsyncSGD"]:
+            lines.append(f"AsyncSGD reached the target {times['SyncSGD'] / times['AsyncSGD']:.1f} times sooner than SyncSGD.")
+        same = "the same in every bit" if self.replay_identical else "NOT the same: please report this"
+        lines.append(f"The asynchronous run was replayed from its trace: {same}.")
+        lines.append(f"See {folder}/demo.png; `tardigrad replay {folder}/AsyncSGD` replays it again.")
+        return lines
+
+
+def run_demo(folder: Path, seed: int = 0, data: str | None = None, progress: bool = True) -> Demo:
+    """Choose steps, run both methods on processes, replay the asynchronous run, and save everything.
+
+    Parameters
+    ----------
+    folder : path
+        Gets ``demo.png`` and a saved run for each method.
+    seed : int
+        Seed of everything.
+    data : {"fashion-mnist", "digits"}, optional
+        Fashion-MNIST where its files are found, else digits.
+    progress : bool
+        Show progress bars on standard error.
+    """
+    make_folder(folder)
+    setting, train, test, notes = _load(data)
+    timing = PerClient([setting.seconds] * (N_WORKERS - 1) + [SLOWDOWN * setting.seconds])
+    n_held = len(train) // 10
+    held_out, rest = (Dataset(train.X[rows], train.y[rows]) for rows in (slice(n_held), slice(n_held, None)))
+    trial = _problem(rest, held_out, setting)
+    problem = _problem(train, test, setting)
+    results, steps, numbers = {}, {}, {}
+    for name, method in METHODS.items():
+        steps[name] = choose_step(method, trial, Simulated(timing), setting, seed)
+        observers = [Progress(f"{name}, step {steps[name]:g}")] if progress else []
+        engine = Processes(N_WORKERS, timing)
+        result = run(
+            method(steps[name]),
+            problem,
+            engine,
+            stop=MaxOracleCalls(setting.n_gradients),
+            seed=seed,
+            snapshot_every=_snapshot_every(name, setting),
+            observers=observers,
+        )
+        numbers[name] = _measure(result, setting)
+        results[name] = result
+        result.save(folder / name)
+        if result.status is Status.INTERRUPTED:
+            notes.append(f"{name} was interrupted: its numbers are those of a part of the run")
+            return Demo(setting, results, steps, numbers, None, notes)
+    identical = replay(results["AsyncSGD"]).identical
+    demo = Demo(setting, results, steps, numbers, identical, notes)
+    from tardigrad.report.demo_figure import draw_demo
+
+    draw_demo(results, setting.target, window=6 * SLOWDOWN * setting.seconds, path=folder / "demo.png")
+    return demo
+
+
+def choose_step(method: Callable[[Any], Rule[Any]], problem: SoftmaxRegression, engine: Simulated, setting: Setting, seed: int) -> float:
+    """The step of `GRID` that is soonest at the target for good on the virtual clock; else the one that ends best."""
+    every = _snapshot_every(method.__name__, setting)
+    result = run(
+        method(GRID), problem, engine, stop=MaxOracleCalls(setting.n_gradients), seed=seed + 1, snapshot_every=every
+    )
+    accuracy = result.evaluate(("test_accuracy",))["test_accuracy"]
+    accuracy[:, result.diverged] = 0
+    below = accuracy < setting.target
+    # the last snapshot below the target; a run that dips again has not arrived
+    last_below = np.where(below.any(axis=0), len(below) - 1 - below[::-1].argmax(axis=0), -1)
+    late = accuracy[-len(accuracy) // 4 :].mean(axis=0)
+    best = min(range(len(GRID)), key=lambda i: (last_below[i], -late[i]))
+    return float(GRID[best])
+
+
+def _load(data: str | None) -> tuple[Setting, Dataset, Dataset, list[str]]:
+    notes = []
+    if data is None:
+        data = "fashion-mnist" if datasets.available("fashion-mnist") else "digits"
+        if data == "digits":
+            notes.append("Fashion-MNIST was not found (set TARDIGRAD_DATA): digits instead, which scikit-learn brings")
+    try:
+        train, test = datasets.load(data), datasets.load(data, "test")
+    except DataError as error:
+        if data == "digits":
+            raise
+        notes.append(f"{error}. Digits instead")
+        data, train, test = "digits", datasets.load("digits"), datasets.load("digits", "test")
+    return SETTINGS[data], train, test, notes
+
+
+def _problem(train: Dataset, test: Dataset, setting: Setting) -> SoftmaxRegression:
+    return SoftmaxRegression(train, Iid(N_WORKERS), batch=setting.batch, test=test)
+
+
+def _snapshot_every(name: str, setting: Setting) -> int:
+    per_update = N_WORKERS if name == "SyncSGD" else 1
+    return max(1, setting.n_gradients // per_update // 60)
+
+
+def _measure(result: Result, setting: Setting) -> dict[str, float | None]:
+    accuracy = result.evaluate(("test_accuracy",))["test_accuracy"]
+    reached = np.flatnonzero(accuracy >= setting.target)
+    summary = result.trace.summary()
+    return {
+        "seconds": summary.seconds,
+        "updates": summary.updates,
+        "updates_per_s": summary.updates_per_s,
+        "accuracy": float(accuracy[-1]),
+        "seconds_to_target": float(result.history.seconds[reached[0]]) if len(reached) else None,
+        "utilisation": summary.utilisation_mean,
+        "staleness_mean": summary.staleness_mean,
+        "staleness_max": summary.staleness_max,
+    }

@@ -1,0 +1,1 @@
+"""Where workers are: on a virtual clock, in processes, in a recorded trace."""

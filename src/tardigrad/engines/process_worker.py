@@ -1,0 +1,106 @@
+"""The program of a worker process: reads a task, answers it, until the server goes away.
+
+Rules of this file:
+
+- a worker holds nothing that cannot be rebuilt: it may be killed at any moment;
+- Ctrl-C is the server's: workers ignore it;
+- a worker ends when the server does, however that ended, also in the middle of a task.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import threading
+import time
+import traceback
+from multiprocessing.connection import Connection
+
+import numpy as np
+
+from tardigrad.core.streams import Domain, Uniforms
+from tardigrad.core.task import Task
+from tardigrad.core.timing import Timing
+from tardigrad.core.worker import WorkerHalf, single_threaded_blas
+from tardigrad.engines.process_wire import FAILED, INLINE, READY, REPLY, inline_arrays, pack, unpack
+from tardigrad.engines.shared_memory import Layout, SharedBuffer, layout_of, read, size_of, write
+
+
+def main(arguments: list[str]) -> None:
+    """Run with the descriptors: control, life line, setup, points, payload."""
+    control_fd, life_fd, setup_fd, points_fd, payload_fd = map(int, arguments)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_server, args=(life_fd,), daemon=True).start()
+    control = Connection(control_fd)
+    try:
+        half, timing = load_setup(SharedBuffer(setup_fd, writable=False))
+        control.send_bytes(pack((READY,)))
+        with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
+            _serve(control, half, timing, SharedBuffer(points_fd, writable=False), SharedBuffer(payload_fd))
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        pass  # the server has closed the connection
+    except Exception:
+        control.send_bytes(pack((FAILED, -1, traceback.format_exc())))
+
+
+def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
+    """The worker's half and the timing, their arrays without a copy."""
+    memory = buffer.mapped(8)
+    head_length = int.from_bytes(memory[:8], "little")
+    offsets, main = pickle.loads(memory[8 : 8 + head_length])
+    view = memoryview(memory)
+    half, timing = pickle.loads(main, buffers=[view[begin:end] for begin, end in offsets])
+    return half, timing
+
+
+def _serve(
+    control: Connection, half: WorkerHalf, timing: Timing | None, points_buffer: SharedBuffer, payload_buffer: SharedBuffer
+) -> None:
+    answer, uniform = half.open(), Uniforms(half.seed, Domain.TIMING)
+    layout: Layout = ()
+    payload_layout: tuple[bool, Layout] | None = None
+    turn = 0
+    while True:
+        message = control.recv_bytes()
+        began = time.monotonic()
+        fields, zero, new_layout, offset = unpack(message)
+        layout = new_layout or layout
+        task = Task(*fields)
+        if offset is None:
+            points = inline_arrays(message, layout)
+        else:
+            points = read(points_buffer.mapped(offset + size_of(layout)), offset, layout)
+        try:
+            payload = answer(task, points)
+        except Exception:
+            control.send_bytes(pack((FAILED, task.id, traceback.format_exc())))
+            continue
+        if timing is not None:
+            u = uniform(task.id) if timing.random else 0.5
+            left = began + timing.duration(task.client, began - zero, u) - time.monotonic()
+            if left > 0:
+                time.sleep(left)
+        arrays = payload if isinstance(payload, tuple) else (payload,)
+        this = isinstance(payload, tuple), layout_of(arrays)
+        told, payload_layout = (None if this == payload_layout else this), this
+        n_bytes = size_of(this[1])
+        place = None
+        if n_bytes > INLINE:
+            turn = 1 - turn
+            place = turn * n_bytes
+            write(payload_buffer.mapped(2 * n_bytes), place, arrays)
+        header = (REPLY, task.id, began - zero, time.monotonic() - zero, told, place)
+        control.send_bytes(pack(header) if place is not None else pack(header, arrays, n_bytes))
+
+
+def _end_with_server(life_fd: int) -> None:
+    """Wait for the end of the server: its end of the pipe is closed with it."""
+    while os.read(life_fd, 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

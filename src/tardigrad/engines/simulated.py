@@ -1,0 +1,150 @@
+"""Simulated: workers on a virtual clock, as many as there are clients or fewer.
+
+Rules of this file:
+
+- events are ordered by virtual time, then by number of submission, never by payload;
+- a job's duration is drawn when it starts, keyed by (seed, task id);
+- a payload is computed when its reply is due: a cancelled task costs nothing, an idle client no memory;
+- one copy of the points a version, shared by all tasks that read that version.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from heapq import heapify, heappop, heappush
+from math import inf
+from typing import Any
+
+from tardigrad.core.engine import Engine, Placement
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.streams import Domain, Uniforms
+from tardigrad.core.task import Points, Reply, Task
+from tardigrad.core.timing import Timing
+from tardigrad.core.worker import WorkerHalf
+
+#: a job that waits for its worker: task, version, points, time of submission, number of submission
+Job = tuple[Task, int, Points, float, int]
+#: a job under way: time of its end, number of submission, worker, time of its start, task, version, points, time of submission
+Event = tuple[float, int, int, float, Task, int, Points, float]
+
+
+class Simulated(Engine):
+    """A virtual clock: no process, no thread, and any number of workers.
+
+    Parameters
+    ----------
+    timing : Timing
+        How long a client's job takes, in virtual seconds.
+    workers : int, optional
+        So many workers serve the clients: any worker any client where data are shared, else client i
+        the worker ``i % workers``. By default every client is a worker of its own.
+
+    Examples
+    --------
+    >>> import tardigrad as td
+    >>> Simulated(td.Constant(1.0)).now()
+    0.0
+    """
+
+    def __init__(self, timing: Timing, workers: int | None = None) -> None:
+        if not isinstance(timing, Timing):
+            raise InvalidInputError(f"Simulated needs a timing such as Constant(1.0), not {timing!r}")
+        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
+            raise InvalidInputError(f"workers must be an integer >= 1 or None, not {workers!r}")
+        self.timing = timing
+        self.workers = workers
+        self._clock = 0.0
+
+    def fields(self) -> dict[str, Any]:
+        return {"timing": self.timing, "workers": self.workers}
+
+    def n_workers(self, placement: Placement) -> int:
+        return placement.n_clients if self.workers is None else self.workers
+
+    def open(self, half: WorkerHalf, placement: Placement) -> None:
+        self.timing.check(placement.n_clients)
+        self._answer = half.open()
+        self._duration = self.timing.duration
+        self._random = self.timing.random
+        self._uniform = Uniforms(half.seed, Domain.TIMING)
+        self._clock = 0.0
+        self._submissions = 0
+        self._version = -1
+        self._points: Points = ()
+        self._heap: list[Event] = []
+        self._busy: set[int] = set()  # workers
+        self._waiting: dict[int, deque[Job]] = {}  # by worker; under -1 where any worker will do
+        pooled = self.workers is not None and placement.shared_data
+        self._idle = list(range(self.workers or 0)) if pooled else None
+
+    def submit(self, task: Task, version: int, points: Points) -> None:
+        if version != self._version:
+            self._points = (points[0].copy(),) if len(points) == 1 else tuple([point.copy() for point in points])
+            self._version = version
+        self._submissions = number = self._submissions + 1
+        if self._idle is None:
+            line = worker = task.client if self.workers is None else task.client % self.workers
+            free = worker not in self._busy
+        else:
+            free = bool(self._idle)
+            line, worker = -1, heappop(self._idle) if free else -1
+        if free:  # what _start does, without the call: most submissions come here
+            clock = self._clock
+            self._busy.add(worker)
+            finish = clock + self._duration(task.client, clock, self._uniform(task.id) if self._random else 0.5)
+            heappush(self._heap, (finish, number, worker, clock, task, version, self._points, clock))
+        else:
+            self._waiting.setdefault(line, deque()).append((task, version, self._points, self._clock, number))
+
+    def _start(self, worker: int, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
+        start = self._clock
+        self._busy.add(worker)
+        finish = start + self._duration(task.client, start, self._uniform(task.id) if self._random else 0.5)
+        heappush(self._heap, (finish, number, worker, start, task, version, points, submitted))
+
+    def _release(self, worker: int) -> None:
+        """A worker is free: its next job starts, or it is idle."""
+        self._busy.discard(worker)
+        line = worker if self._idle is None else -1
+        waiting = self._waiting.get(line)
+        if waiting:
+            self._start(worker, *waiting.popleft())
+            if not waiting:
+                del self._waiting[line]
+        elif self._idle is not None:
+            heappush(self._idle, worker)
+
+    def next(self, timeout: float) -> Reply | None:
+        if not self._heap or (timeout is not inf and self._heap[0][0] > self._clock + timeout):
+            self._clock += timeout if timeout < inf else 0.0
+            return None
+        finish, _, worker, start, task, version, points, submitted = heappop(self._heap)
+        self._clock = finish
+        if self._waiting or self._idle is not None:
+            self._release(worker)
+        else:
+            self._busy.discard(worker)
+        return Reply(task, version, self._answer(task, points), worker, submitted, start, finish, finish)
+
+    def cancel(self, task_id: int) -> None:
+        for line, waiting in self._waiting.items():
+            for job in waiting:
+                if job[0].id == task_id:
+                    waiting.remove(job)
+                    if not waiting:
+                        del self._waiting[line]
+                    return
+        for i, entry in enumerate(self._heap):
+            if entry[4].id == task_id:
+                del self._heap[i]
+                heapify(self._heap)
+                self._release(entry[2])
+                return
+
+    def now(self) -> float:
+        return self._clock
+
+    def close(self) -> None:
+        self._heap = []
+        self._waiting = {}
+        self._busy = set()

@@ -1,0 +1,78 @@
+"""Rows and labels, checked once.
+
+Rules of this file:
+
+- rows are kept in the precision they come in (float32 or float64; everything else becomes float64);
+- a value that is not finite, or lengths that differ, are errors that name the place.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
+
+
+class Dataset(Plain):
+    """Rows of features with a label each.
+
+    Parameters
+    ----------
+    X : array or sparse matrix (n_rows, n_features)
+        Features; sparse ones are kept as CSR.
+    y : array (n_rows,)
+        Labels or targets.
+
+    Raises
+    ------
+    InvalidInputError
+        For a wrong shape, no rows, or a value that is NaN or infinite.
+    """
+
+    def __init__(self, X: Any, y: Any) -> None:
+        self.X = _as_rows(X)
+        self.y = np.asarray(y)
+        if self.y.ndim != 1 or len(self.y) != self.X.shape[0]:
+            raise InvalidInputError(f"y must have shape ({self.X.shape[0]},), a label for each row of X, not {self.y.shape}")
+        if np.issubdtype(self.y.dtype, np.floating) and not np.isfinite(self.y).all():
+            raise InvalidInputError(f"y[{int(np.argmin(np.isfinite(self.y)))}] is not finite: remove such rows or fill them in")
+
+    def fields(self) -> dict[str, Any]:
+        return {"X": self.X, "y": self.y}
+
+    def __len__(self) -> int:
+        return int(self.X.shape[0])
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} of {self.X.shape[0]} rows, {self.X.shape[1]} features, {self.X.dtype}>"
+
+
+def as_dataset(data: Any) -> Dataset:
+    """A data set as it is, or made of a pair (X, y)."""
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, (tuple, list)) and len(data) == 2:
+        return Dataset(*data)
+    raise InvalidInputError(f"data must be a pair (X, y) or a Dataset, not {type(data).__name__}")
+
+
+def _as_rows(X: Any) -> Any:
+    rows = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
+    if rows.dtype not in (np.float32, np.float64):
+        try:
+            rows = rows.astype(np.float64)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"X must hold numbers, not {rows.dtype}") from None
+    if rows.ndim != 2 or 0 in rows.shape:
+        raise InvalidInputError(f"X must have shape (n_rows, n_features) with at least one of each, not {rows.shape}")
+    values = rows.data if sp.issparse(rows) else rows
+    if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+        at = np.argwhere(~np.isfinite(values))[0]
+        where = f"X[{at[0]}, {at[1]}]" if values.ndim == 2 else f"stored value {at[0]} of X"
+        raise InvalidInputError(f"{where} is {values[tuple(at)]}: remove such rows or fill them in")
+    return rows

@@ -1,0 +1,40 @@
+"""Least squares: linear regression with the squared loss."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.task import Array
+from tardigrad.problems.data import Dataset
+from tardigrad.problems.linear_model import LinearModel
+
+
+class LeastSquares(LinearModel):
+    r"""Linear regression, :math:`f_i(x) = \frac{1}{2 m_i} \|A_i x - b_i\|^2 + \mathrm{reg}(x)`.
+
+    Parameters are those of `LinearModel`; ``dim`` is the number of features.
+
+    Examples
+    --------
+    >>> problem = LeastSquares((np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])))
+    >>> problem.gradient(0, np.zeros(2))
+    array([-0.5, -2. ])
+    >>> problem.smoothness()
+    2.0
+    """
+
+    loss_curvature = 1.0
+
+    def _encode(self, data: Dataset) -> Array:
+        try:
+            return data.y.astype(data.X.dtype)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"least squares needs numbers as targets, not {data.y.dtype}") from None
+
+    def _losses(self, predictions: Array, y: Array) -> Array:
+        residual = predictions - y
+        return residual * residual / 2
+
+    def _slopes(self, predictions: Array, y: Array) -> Array:
+        return predictions - y

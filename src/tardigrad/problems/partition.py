@@ -1,0 +1,208 @@
+"""Who owns which rows: partitions of a data set over clients.
+
+Rules of this file:
+
+- a partition is plain and seeded: the same one always gives the same clients;
+- clients that get no row are left out of n and the number is said in a warning;
+- no row is lost and none is given twice.
+"""
+
+from __future__ import annotations
+
+import warnings
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+from tardigrad.core.streams import Domain, Stream
+from tardigrad.core.task import Array
+
+
+class Partition(Plain):
+    """Base class: `owners` says for each row which client owns it."""
+
+    @abstractmethod
+    def owners(self, labels: Array) -> Array:
+        """Client of each row, integers (n_rows,)."""
+
+    def split(self, labels: Array) -> tuple[Array, Array]:
+        """Rows ordered by client, and where each client's rows begin.
+
+        Returns
+        -------
+        order : int array (n_rows,)
+            Row numbers, client by client, in their old order within a client.
+        offsets : int array (n_clients + 1,)
+            Client i owns ``order[offsets[i]:offsets[i + 1]]``.
+        """
+        owners = self.owners(labels)
+        asked = int(owners.max()) + 1
+        kept, numbers = np.unique(owners, return_inverse=True)
+        n_asked = max(asked, getattr(self, "n_clients", asked))
+        if len(kept) < n_asked:
+            warnings.warn(f"{n_asked - len(kept)} of {n_asked} clients got no rows and are left out: n is {len(kept)}", stacklevel=3)
+        order = np.argsort(numbers, kind="stable")
+        offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
+        return order, offsets
+
+
+@dataclass(frozen=True)
+class Iid(Partition):
+    """Rows dealt at random, the same number to each client up to one.
+
+    Parameters
+    ----------
+    n_clients : int
+        Number of clients.
+    seed : int
+        Seed of the deal.
+    """
+
+    n_clients: int
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_clients(self.n_clients)
+
+    def owners(self, labels: Array) -> Array:
+        owners = np.arange(len(labels)) % self.n_clients
+        return Stream(self.seed, Domain.PARTITION).permutation(owners)
+
+
+@dataclass(frozen=True)
+class Dirichlet(Partition):
+    r"""Label skew: the rows of each class are shared out in proportions drawn from :math:`\mathrm{Dir}(\alpha)`.
+
+    Small alpha gives clients that hold few classes. Clients can come out empty: they are left out.
+
+    Parameters
+    ----------
+    n_clients : int
+        Number of clients.
+    alpha : float
+        Concentration, ``> 0``.
+    seed : int
+        Seed of the proportions.
+
+    References
+    ----------
+    The class-wise form of the partition of Hsu, Qi, Brown, "Measuring the effects of non-identical data
+    distribution for federated visual classification", 2019, which draws a class mixture for each client instead.
+    """
+
+    n_clients: int
+    alpha: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_clients(self.n_clients)
+        if not (np.isfinite(self.alpha) and self.alpha > 0):
+            raise InvalidInputError(f"alpha must be a finite number > 0, not {self.alpha!r}")
+
+    def owners(self, labels: Array) -> Array:
+        _check_labels(labels, "Dirichlet")
+        owners = np.empty(len(labels), np.int64)
+        stream = Stream(self.seed, Domain.PARTITION)
+        for i, label in enumerate(np.unique(labels)):
+            rng = stream.at(i)
+            rows = rng.permutation(np.flatnonzero(labels == label))
+            # a tiny alpha underflows to 0/0 in the sampler: then one client takes the class
+            shares = rng.dirichlet(np.full(self.n_clients, self.alpha))
+            if not np.isfinite(shares).all():
+                shares = np.eye(self.n_clients)[rng.integers(self.n_clients)]
+            ends = np.round(np.cumsum(shares) * len(rows)).astype(np.int64)
+            ends[-1] = len(rows)
+            owners[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
+        return owners
+
+
+@dataclass(frozen=True)
+class Shards(Partition):
+    """Rows sorted by label and cut into equal shards; each client is dealt `per_client` of them.
+
+    Parameters
+    ----------
+    n_clients : int
+        Number of clients.
+    per_client : int
+        Shards a client holds; at most so many classes, about.
+    seed : int
+        Seed of the deal.
+
+    References
+    ----------
+    McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017.
+    """
+
+    n_clients: int
+    per_client: int = 2
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_clients(self.n_clients)
+        if self.per_client < 1:
+            raise InvalidInputError(f"per_client must be an integer >= 1, not {self.per_client!r}")
+
+    def owners(self, labels: Array) -> Array:
+        n_shards = self.n_clients * self.per_client
+        order = np.argsort(labels, kind="stable")
+        client_of = Stream(self.seed, Domain.PARTITION).permutation(np.arange(n_shards) % self.n_clients)
+        owners = np.empty(len(labels), np.int64)
+        owners[order] = client_of[np.arange(len(labels)) * n_shards // len(labels)]
+        return owners
+
+
+@dataclass(frozen=True)
+class Shared(Partition):
+    """Every client may use every row: clients only number the workers of one machine.
+
+    Parameters
+    ----------
+    n_clients : int
+        Number of clients, normally that of the workers.
+    """
+
+    n_clients: int
+
+    def __post_init__(self) -> None:
+        _check_clients(self.n_clients)
+
+    def owners(self, labels: Array) -> Array:
+        raise TypeError("rows of a Shared partition have no single owner")
+
+
+class Given(Partition):
+    """A partition that the user has: the client of each row.
+
+    Parameters
+    ----------
+    clients : int array (n_rows,)
+        Client numbers from 0.
+    """
+
+    def __init__(self, clients: Array) -> None:
+        values = np.asarray(clients)
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not values.size or values.min() < 0:
+            raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {values.dtype} of shape {values.shape}")
+        self.clients = values
+
+    def fields(self) -> dict[str, Array]:
+        return {"clients": self.clients}
+
+    def owners(self, labels: Array) -> Array:
+        if len(self.clients) != len(labels):
+            raise InvalidInputError(f"clients has {len(self.clients)} entries for {len(labels)} rows")
+        return self.clients
+
+
+def _check_clients(n_clients: int) -> None:
+    if isinstance(n_clients, bool) or not isinstance(n_clients, (int, np.integer)) or n_clients < 1:
+        raise InvalidInputError(f"n_clients must be an integer >= 1, not {n_clients!r}")
+
+
+def _check_labels(labels: Array, name: str) -> None:
+    if np.issubdtype(labels.dtype, np.floating) and not (labels == np.round(labels)).all():
+        raise InvalidInputError(f"{name} shares out classes, but the labels are real numbers: use Iid, Shards or Given")

@@ -1,0 +1,88 @@
+"""Terms added to every client's loss to keep the iterates small.
+
+Rules of this file:
+
+- a regularizer works on iterates (..., dim) and adds its gradient in place.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
+
+
+class Regularizer(Plain):
+    """Base class of regularizers."""
+
+    @abstractmethod
+    def value(self, x: Array) -> Array:
+        """The term at `x` (..., dim), shape (...)."""
+
+    @abstractmethod
+    def add_gradient(self, x: Array, out: Array) -> None:
+        """Add the gradient at `x` to `out`."""
+
+    @property
+    @abstractmethod
+    def curvature(self) -> float:
+        """A bound on the norm of the Hessian."""
+
+
+@dataclass(frozen=True)
+class L2(Regularizer):
+    r"""Ridge, :math:`\frac{\rho}{2} \|x\|^2`."""
+
+    rho: float
+
+    def __post_init__(self) -> None:
+        _check_rho(self.rho)
+
+    def value(self, x: Array) -> Array:
+        return self.rho / 2 * np.einsum("...i,...i->...", x, x)
+
+    def add_gradient(self, x: Array, out: Array) -> None:
+        if self.rho:
+            out += self.rho * x
+
+    @property
+    def curvature(self) -> float:
+        return self.rho
+
+
+@dataclass(frozen=True)
+class SmoothNonconvex(Regularizer):
+    r"""The non-convex term :math:`\rho \sum_j \frac{x_j^2}{1 + x_j^2}` of the AsyncBC paper (section 5).
+
+    Its gradient is :math:`2 \rho x_j / (1 + x_j^2)^2`, its second derivative lies in
+    :math:`[-\rho/2, 2\rho]`.
+    """
+
+    rho: float
+
+    def __post_init__(self) -> None:
+        _check_rho(self.rho)
+
+    def value(self, x: Array) -> Array:
+        square = x * x
+        return self.rho * (square / (1 + square)).sum(axis=-1)
+
+    def add_gradient(self, x: Array, out: Array) -> None:
+        denominator = x * x
+        denominator += 1
+        denominator *= denominator
+        out += 2 * self.rho * x / denominator
+
+    @property
+    def curvature(self) -> float:
+        return 2 * self.rho
+
+
+def _check_rho(rho: float) -> None:
+    if not (np.isfinite(rho) and rho >= 0):
+        raise InvalidInputError(f"rho must be a finite number >= 0, not {rho!r}")

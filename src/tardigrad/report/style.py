@@ -1,0 +1,40 @@
+"""How pictures look: one palette, few lines.
+
+Rules of this file:
+
+- figures are made without pyplot: no global state, no window, safe in threads and servers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tardigrad.core.errors import RunFileError
+
+#: colours that people with colour blindness can tell apart (Okabe and Ito)
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def new_figure(width: float, height: float) -> Any:
+    """An empty figure; sizes are inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def tidy(axes: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> Any:
+    """Labels, a light grid, and no box."""
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    axes.set_title(title, loc="left", fontsize="medium")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25)
+    return axes
+
+
+def save_figure(figure: Any, path: str | Path) -> None:
+    """Write a figure; the ending of the name chooses the format."""
+    try:
+        figure.savefig(path, dpi=140)
+    except OSError as error:
+        raise RunFileError(f"cannot write {path}: {error.strerror or error}") from error

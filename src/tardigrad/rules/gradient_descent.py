@@ -1,0 +1,259 @@
+r"""Stochastic gradient descent, synchronous and asynchronous.
+
+Both minimise :math:`f(x) = \sum_i w_i f_i(x)` from gradients of single clients; n is the number of
+clients, :math:`s_i = n w_i` makes the gradient of a uniformly drawn client unbiased.
+
+- `SyncSGD`: a round asks every client, or a sample of m, and waits for all of them,
+  :math:`x_{t+1} = x_t - \eta_t \frac1m \sum_{i \in S_t} s_i g_i(x_t)`.
+- `AsyncSGD`: every reply is applied at once, however old the point it was computed from,
+  :math:`x_{t+1} = x_t - \eta_t s_{j_t} g_{j_t}(x_{t - \tau_t})`.
+
+Rules of this file:
+
+- a round's replies are added in the order in which their tasks were issued, so SyncSGD gives the same
+  bits on every engine; early ones are kept until it is their turn;
+- momentum is the server's: it acts on updates, not at workers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, get_args
+
+import numpy as np
+from numpy import multiply
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.problem import Problem
+from tardigrad.core.rule import Orders, Rule, S, State, scratch_field
+from tardigrad.core.steps import Step, StepSequence, check_step, step_at, step_shape
+from tardigrad.core.streams import Rng
+from tardigrad.core.task import Array, Payload, Points, Reply, Task
+
+NextClient = Literal["answered", "uniform", "shuffled"]
+
+
+class _SGD(Rule[S], Generic[S]):
+    """What both rules share: the worker's half and the server's step."""
+
+    step: Step
+    momentum: float
+
+    def _check(self) -> None:
+        if isinstance(self.step, (list, tuple)):
+            object.__setattr__(self, "step", np.asarray(self.step, float))
+        check_step(self.step)
+        if not 0 <= self.momentum < 1:
+            raise InvalidInputError(f"momentum must be in [0, 1), not {self.momentum!r}")
+
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        return step_shape(self.step)
+
+    def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
+        client = task.client
+        gradient = problem.gradient(client, points[0], problem.sample(client, rng))
+        return gradient if problem.equal_weights else gradient * problem.scale(client)
+
+    def _descend(self, state: Any, gradient: Array, factor: float = 1.0) -> None:
+        """``v <- momentum v + gradient; x <- x - step factor v``, in place."""
+        buffer, step = state.scratch or self._workspace(state)
+        if step is None:
+            step = step_at(self.step, state.version)
+        if factor != 1.0:
+            step = step * factor
+        if self.momentum:
+            state.velocity *= self.momentum
+            state.velocity += gradient
+            gradient = state.velocity
+        multiply(gradient, step, buffer)
+        state.x -= buffer
+        state.version += 1
+
+    def _workspace(self, state: Any) -> tuple[Array, Array | None]:
+        """Room for a temporary, and a constant step as an array, which NumPy need not convert at every update."""
+        step = None
+        if not isinstance(self.step, StepSequence):
+            step = np.asarray(step_at(self.step, 0), state.x.dtype)
+            if step.ndim:  # a sweep: rows of the full length are twice as fast as a column
+                step = np.array(np.broadcast_to(step, state.x.shape))
+        state.scratch = np.empty_like(state.x), step
+        return state.scratch
+
+
+@dataclass(slots=True, kw_only=True)
+class SyncState(State):
+    """State of `SyncSGD`: the sum of the round's replies so far, and those that came before their turn."""
+
+    n_clients: int
+    total: Array
+    turn: int = 0
+    early: dict[int, Array] = field(default_factory=dict)
+    velocity: Array | None = None
+    scratch: tuple[Array, Array | None] | None = scratch_field()
+
+
+@dataclass(frozen=True)
+class SyncSGD(_SGD[SyncState]):
+    r"""Synchronous (minibatch) SGD: rounds that wait for their slowest client.
+
+    .. math:: x_{t+1} = x_t - \eta_t \frac1m \sum_{i \in S_t} n w_i\, g_i(x_t)
+
+    Parameters
+    ----------
+    step : float, array or StepSequence
+        Step size; an array runs one replica for each entry.
+    sample : int, optional
+        Clients in a round, drawn uniformly without replacement; all of them by default.
+    momentum : float
+        Server momentum in [0, 1): ``v <- momentum v + g``, ``x <- x - step v`` (heavy ball).
+
+    Notes
+    -----
+    Replies that arrive before their turn are kept: at worst one vector for each client of the round.
+
+    Examples
+    --------
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> result = td.run(SyncSGD(step=1.0), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(60))
+    >>> bool(np.allclose(result.x, 1.0, atol=1e-6))
+    True
+    """
+
+    unsuited = {"Prescribed": "a round waits for its slowest reply, so nothing is left to prescribe"}
+
+    step: Step
+    sample: int | None = None
+    momentum: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> SyncSGD:
+        if self.sample is not None and not 1 <= self.sample <= problem.n_clients:
+            raise InvalidInputError(f"sample must be between 1 and the {problem.n_clients} clients, not {self.sample!r}")
+        return self
+
+    def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[SyncState, Orders]:
+        velocity = np.zeros_like(x0) if self.momentum else None
+        state = SyncState(x=x0, n_clients=n_clients, total=np.zeros_like(x0), velocity=velocity)
+        return state, self._round(state, rng)
+
+    def receive(self, state: SyncState, reply: Reply, rng: Rng) -> tuple[SyncState, Orders]:
+        gradient = reply.payload
+        if reply.task.id != state.turn:
+            state.early[reply.task.id] = np.array(gradient)
+            return state, []
+        while gradient is not None:
+            state.total += gradient
+            state.turn += 1
+            gradient = state.early.pop(state.turn, None)
+        if state.turn < state.issued:
+            return state, []
+        state.total /= self.sample or state.n_clients
+        self._descend(state, state.total)
+        state.total[...] = 0
+        return state, self._round(state, rng)
+
+    def _round(self, state: SyncState, rng: Rng) -> Orders:
+        if self.sample is None:
+            clients = range(state.n_clients)
+        else:
+            clients = rng.choice(state.n_clients, self.sample, replace=False).tolist()
+        return [state.task(client) for client in clients]
+
+
+@dataclass(slots=True, kw_only=True)
+class AsyncState(State):
+    """State of `AsyncSGD`: the order in which clients are asked, where it is shuffled."""
+
+    n_clients: int
+    order: Array | None = None
+    place: int = 0
+    velocity: Array | None = None
+    scratch: tuple[Array, Array | None] | None = scratch_field()
+
+
+@dataclass(frozen=True)
+class AsyncSGD(_SGD[AsyncState]):
+    r"""Asynchronous SGD: every reply is applied when it comes, from a point that may be old.
+
+    .. math:: x_{t+1} = x_t - \eta_t\, n w_{j_t}\, g_{j_t}(x_{t - \tau_t})
+
+    Parameters
+    ----------
+    step : float, array or StepSequence
+        Step size; an array runs one replica for each entry.
+    next_client : {"answered", "uniform", "shuffled"}
+        Who is asked next: the client that answered, any client with equal probability (a busy one
+        queues the task), or all clients in a random order that is drawn anew for each pass.
+        "answered" asks fast clients more often: with data that differ the answer leans to them.
+    momentum : float
+        Server momentum in [0, 1): ``v <- momentum v + g``, ``x <- x - step v``.
+    delay_adaptive : bool
+        Multiply the step by :math:`K / \max(K, \tau_t)`, K tasks in flight.
+    concurrency : int, optional
+        K, the tasks kept in flight; set by the run.
+
+    References
+    ----------
+    The method and its delay-adaptive steps: Koloskova, Stich, Jaggi, "Sharper convergence guarantees for
+    asynchronous SGD", NeurIPS 2022; Mishchenko, Bach, Even, Woodworth, "Asynchronous SGD beats minibatch SGD
+    under arbitrary delays", NeurIPS 2022. Shuffled clients: Islamov, Safaryan, Alistarh, "AsGrad", AISTATS 2024.
+    Delay-adaptive steps are there 1/tau above a threshold; K/max(K, tau) is continuous at the threshold K.
+
+    Examples
+    --------
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> result = td.run(AsyncSGD(step=0.3), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(300))
+    >>> bool(np.allclose(result.x, 1.0, atol=1e-6))
+    True
+    """
+
+    step: Step
+    next_client: NextClient = "answered"
+    momentum: float = 0.0
+    delay_adaptive: bool = False
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        self._check()
+        if self.next_client not in get_args(NextClient):
+            raise InvalidInputError(f"next_client must be one of {', '.join(get_args(NextClient))}, not {self.next_client!r}")
+
+    def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> AsyncSGD:
+        if self.next_client == "answered" and concurrency < problem.n_clients and not problem.shared_data:
+            raise InvalidInputError(
+                f"with next_client='answered' and {concurrency} tasks in flight, {problem.n_clients - concurrency} of the"
+                f" {problem.n_clients} clients would never be asked: pass concurrency={problem.n_clients} to run, or"
+                " choose next_client='uniform' or 'shuffled'"
+            )
+        return dataclasses.replace(self, concurrency=concurrency)
+
+    def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[AsyncState, Orders]:
+        state = AsyncState(x=x0, n_clients=n_clients, velocity=np.zeros_like(x0) if self.momentum else None)
+        if self.concurrency is None:
+            raise InvalidInputError("AsyncSGD must be configured before it starts: tardigrad.run does that")
+        if self.next_client == "answered":
+            return state, [state.task(i % n_clients) for i in range(self.concurrency)]
+        if self.next_client == "shuffled":
+            state.order = rng.permutation(n_clients)
+        return state, [state.task(self._draw(state, rng)) for _ in range(self.concurrency)]
+
+    def receive(self, state: AsyncState, reply: Reply, rng: Rng) -> tuple[AsyncState, Orders]:
+        self._descend(state, reply.payload, self._factor(state, reply) if self.delay_adaptive else 1.0)
+        client = reply.task.client if self.next_client == "answered" else self._draw(state, rng)
+        return state, [state.task(client)]
+
+    def _factor(self, state: AsyncState, reply: Reply) -> float:
+        n_open = self.concurrency or 1
+        return n_open / max(n_open, state.version - reply.version)
+
+    def _draw(self, state: AsyncState, rng: Rng) -> int:
+        if state.order is None:
+            return int(rng.integers(state.n_clients))
+        if state.place == state.n_clients:
+            state.order, state.place = rng.permutation(state.n_clients), 0
+        state.place += 1
+        return int(state.order[state.place - 1])

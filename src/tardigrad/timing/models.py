@@ -1,0 +1,240 @@
+"""Models of how long a client's job takes, in seconds.
+
+Every model is the quantile function of its distribution (see `tardigrad.core.timing`): the same task
+takes the same time in a simulation and where the time is injected into real workers.
+
+- `Constant`, `PerClient`: no randomness;
+- `Exponential`, `Pareto`, `LogNormal`: light to heavy tails;
+- `RandomStragglers`: any model, sometimes delayed;
+- `FromTrace`: durations measured in a run.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.task import Array
+from tardigrad.core.timing import Timing
+from tardigrad.core.trace import Trace
+
+_NORMAL = NormalDist()
+_SMALLEST = 2.0**-54  # below every uniform number but 0, where a normal quantile is infinite
+
+
+def _check_positive(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 < value < math.inf:
+            raise InvalidInputError(f"{name} must be a number of seconds > 0, not {value!r}")
+
+
+@dataclass(frozen=True)
+class Constant(Timing):
+    """Every job takes `seconds`.
+
+    Examples
+    --------
+    >>> Constant(2.0).duration(client=0, start=0.0, u=0.5)
+    2.0
+    """
+
+    random = False
+
+    seconds: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check_positive(Constant=self.seconds)
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        return self.seconds
+
+
+@dataclass(frozen=True)
+class PerClient(Timing):
+    """Jobs of client i take ``seconds[i]``.
+
+    Parameters
+    ----------
+    seconds : sequence of float
+        One duration a client.
+
+    Examples
+    --------
+    >>> PerClient.linear(n_clients=4, slowest=10.0).seconds
+    (2.5, 5.0, 7.5, 10.0)
+    """
+
+    random = False
+
+    seconds: Sequence[float]
+
+    def __post_init__(self) -> None:
+        values = tuple(float(value) for value in np.asarray(self.seconds, float).ravel())
+        if not values:
+            raise InvalidInputError("PerClient needs a duration for each client, not an empty list")
+        _check_positive(**{f"PerClient, client {i}": value for i, value in enumerate(values)})
+        object.__setattr__(self, "seconds", values)
+
+    @classmethod
+    def linear(cls, n_clients: int, slowest: float) -> PerClient:
+        """Client i = 1..n takes ``i * slowest / n`` seconds: the timing of the AsyncBC paper's experiments (section 5)."""
+        return cls([(i + 1) * slowest / n_clients for i in range(n_clients)])
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        return self.seconds[client]
+
+    def check(self, n_clients: int) -> None:
+        if len(self.seconds) != n_clients:
+            raise InvalidInputError(f"PerClient has {len(self.seconds)} durations for {n_clients} clients: give one for each")
+
+
+class _Scaled(Timing):
+    """A distribution times a mean, which is a number or one for each client."""
+
+    mean: float | Sequence[float]
+
+    def _check(self) -> None:
+        if isinstance(self.mean, (int, float)):
+            _check_positive(**{f"{type(self).__name__}.mean": self.mean})
+            return
+        means = tuple(float(value) for value in np.asarray(self.mean, float).ravel())
+        _check_positive(**{f"{type(self).__name__}.mean of client {i}": value for i, value in enumerate(means)})
+        object.__setattr__(self, "mean", means)
+
+    def _mean_of(self, client: int) -> float:
+        return self.mean if isinstance(self.mean, (int, float)) else self.mean[client]
+
+    def check(self, n_clients: int) -> None:
+        if not isinstance(self.mean, (int, float)) and len(self.mean) != n_clients:
+            name = type(self).__name__
+            raise InvalidInputError(f"{name} has {len(self.mean)} means for {n_clients} clients: give one number or one for each")
+
+
+@dataclass(frozen=True)
+class Exponential(_Scaled):
+    """Exponential durations with a mean, or a mean for each client."""
+
+    mean: float | Sequence[float] = 1.0
+
+    def __post_init__(self) -> None:
+        self._check()
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        return -self._mean_of(client) * math.log1p(-u)
+
+
+@dataclass(frozen=True)
+class Pareto(_Scaled):
+    r"""Pareto durations, :math:`P(T > t) = (t_0 / t)^a`: stragglers of every size.
+
+    Parameters
+    ----------
+    mean : float or sequence of float
+        Mean, :math:`t_0 a / (a - 1)`.
+    tail : float
+        The exponent a, ``> 1``; the variance is infinite up to 2.
+    """
+
+    mean: float | Sequence[float] = 1.0
+    tail: float = 1.5
+
+    def __post_init__(self) -> None:
+        self._check()
+        if not 1 < self.tail < math.inf:
+            raise InvalidInputError(f"Pareto.tail must be > 1 (the mean is infinite up to 1), not {self.tail!r}")
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        return self._mean_of(client) * (self.tail - 1) / self.tail * (1 - u) ** (-1 / self.tail)
+
+
+@dataclass(frozen=True)
+class LogNormal(_Scaled):
+    r"""Log-normal durations, :math:`\exp(\mu + \sigma Z)` with :math:`\mu = \log(\mathrm{mean}) - \sigma^2 / 2`."""
+
+    mean: float | Sequence[float] = 1.0
+    sigma: float = 1.0
+
+    def __post_init__(self) -> None:
+        self._check()
+        _check_positive(**{"LogNormal.sigma": self.sigma})
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        z = _NORMAL.inv_cdf(max(u, _SMALLEST))
+        return self._mean_of(client) * math.exp(self.sigma * z - self.sigma**2 / 2)
+
+
+@dataclass(frozen=True)
+class RandomStragglers(Timing):
+    """With probability `p` a job takes `delay` seconds more than under `base`.
+
+    Parameters
+    ----------
+    p : float
+        Probability, in [0, 1].
+    delay : float
+        Seconds added, ``>= 0``.
+    base : Timing
+        Durations without the delay.
+    """
+
+    p: float
+    delay: float
+    base: Timing = Constant(1.0)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.p <= 1:
+            raise InvalidInputError(f"RandomStragglers.p must be a probability, not {self.p!r}")
+        if not 0 <= self.delay < math.inf:
+            raise InvalidInputError(f"RandomStragglers.delay must be a number of seconds >= 0, not {self.delay!r}")
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        # given that u < p, u / p is uniform again: one number serves both draws
+        if u < self.p:
+            return self.base.duration(client, start, u / self.p) + self.delay
+        return self.base.duration(client, start, (u - self.p) / (1 - self.p))
+
+    def check(self, n_clients: int) -> None:
+        self.base.check(n_clients)
+
+
+class FromTrace(Timing):
+    """Durations drawn from those that each client showed in a recorded run.
+
+    Parameters
+    ----------
+    trace : Trace or array (n_replies, 2)
+        A trace, or rows of client and seconds. A client that never answered takes its durations from all clients'.
+
+    Examples
+    --------
+    >>> timing = FromTrace([[0, 1.0], [0, 3.0], [1, 2.0]])
+    >>> [timing.duration(0, 0.0, u) for u in (0.2, 0.9)]
+    [1.0, 3.0]
+    """
+
+    def __init__(self, trace: Trace | Array) -> None:
+        if isinstance(trace, Trace):
+            rows = np.column_stack([trace["client"], trace["finished"] - trace["started"]])
+        else:
+            rows = np.asarray(trace, float)
+        if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows) or not (np.isfinite(rows).all() and (rows >= 0).all()):
+            raise InvalidInputError(f"FromTrace needs replies: rows of client and seconds >= 0, not an array of shape {rows.shape}")
+        order = np.lexsort((rows[:, 1], rows[:, 0]))
+        self.rows = rows[order]
+        clients, first = np.unique(self.rows[:, 0], return_index=True)
+        parts = np.split(self.rows[:, 1], first[1:])
+        self._seconds = {int(client): part.tolist() for client, part in zip(clients, parts, strict=True)}
+        self._all = np.sort(self.rows[:, 1]).tolist()
+
+    def fields(self) -> dict[str, Array]:
+        return {"trace": self.rows}
+
+    def duration(self, client: int, start: float, u: float) -> float:
+        seconds = self._seconds.get(client, self._all)
+        return seconds[int(u * len(seconds))]
+
