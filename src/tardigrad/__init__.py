@@ -40,7 +40,7 @@ _MODULE_OF = {
 }
 _SUBMODULES = ("datasets", "testing")
 
-__all__ = ["__version__", *sorted(_MODULE_OF), *_SUBMODULES]
+__all__ = ["__version__", *sorted(_MODULE_OF), *_SUBMODULES]  # noqa: PLE0604 (they are strings)
 
 
 def __getattr__(name: str) -> Any:

@@ -87,14 +87,9 @@ def bench(
 
 
 def main() -> None:
-    """Entry point: errors of the library become one line, Ctrl-C a quiet end."""
+    """Entry point: an error of the library becomes one message, without a traceback."""
     try:
-        app(standalone_mode=False)
-    except typer.Exit as end:
-        sys.exit(end.exit_code)
+        app()
     except TardigradError as error:
         typer.echo(f"tardigrad: {error}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):
-        typer.echo("tardigrad: interrupted", err=True)
-        sys.exit(130)

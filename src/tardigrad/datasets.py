@@ -130,7 +130,8 @@ def read_idx(path: str | Path) -> Array:
     shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes]) if len(content) >= 4 + 4 * n_axes else (0,)
     values = np.frombuffer(content, np.uint8, offset=min(4 + 4 * n_axes, len(content)))
     if len(values) != np.prod(shape):
-        raise DataError(f"{path} holds {len(values)} values, its header says {'x'.join(map(str, shape))}: it was cut short or changed")
+        promised = "x".join(map(str, shape))
+        raise DataError(f"{path} holds {len(values)} values, its header says {promised}: it was cut short or changed")
     return values.reshape(shape)
 
 
@@ -145,7 +146,6 @@ def read_libsvm(path: str | Path, n_features: int | None = None) -> Dataset:
         Number of features, for files whose last ones never occur.
     """
     from sklearn.datasets import load_svmlight_file
-
 
     path = Path(path)
     try:
@@ -190,7 +190,8 @@ def _digits(part: Part) -> tuple[Any, Array]:
 def _breast_cancer(part: Part) -> tuple[Any, Array]:
     from sklearn.datasets import load_breast_cancer
 
-    return _split(*load_breast_cancer(return_X_y=True), part)
+    X, y = load_breast_cancer(return_X_y=True)
+    return _split(X, y, part)
 
 
 def _fashion_mnist(part: Part) -> tuple[Any, Array]:
@@ -242,9 +243,8 @@ def _locate(file: str) -> Path:
     path = _find(file)
     if path is None:
         looked = " nor ".join(str(folder) for folder in folders())
-        raise DataError(
-            f"{file} is neither in {looked}: set TARDIGRAD_DATA to the folder that holds {file.split('/')[0]}/, or put it there"
-        )
+        name = file.partition("/")[0]
+        raise DataError(f"{file} is neither in {looked}: set TARDIGRAD_DATA to the folder that holds {name}/, or put it there")
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != _KNOWN[file]:
         warnings.warn(

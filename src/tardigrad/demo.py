@@ -171,12 +171,12 @@ def run_demo(folder: Path, seed: int = 0, data: str | None = None, progress: boo
     return demo
 
 
-def choose_step(method: Callable[[Any], Rule[Any]], problem: SoftmaxRegression, engine: Simulated, setting: Setting, seed: int) -> float:
+def choose_step(
+    method: Callable[[Any], Rule[Any]], problem: SoftmaxRegression, engine: Simulated, setting: Setting, seed: int
+) -> float:
     """The step of `GRID` that is soonest at the target for good on the virtual clock; else the one that ends best."""
     every = _snapshot_every(method.__name__, setting)
-    result = run(
-        method(GRID), problem, engine, stop=MaxOracleCalls(setting.n_gradients), seed=seed + 1, snapshot_every=every
-    )
+    result = run(method(GRID), problem, engine, stop=MaxOracleCalls(setting.n_gradients), seed=seed + 1, snapshot_every=every)
     accuracy = result.evaluate(("test_accuracy",))["test_accuracy"]
     accuracy[:, result.diverged] = 0
     below = accuracy < setting.target

@@ -22,8 +22,9 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.checks import check_counts, check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
-from tardigrad.core.errors import InvalidInputError, WorkerError
+from tardigrad.core.errors import WorkerError
 from tardigrad.core.guard import Guard
 from tardigrad.core.observers import History, Moment, Observer
 from tardigrad.core.problem import Problem
@@ -70,7 +71,8 @@ def run(
     seed : int
         All random numbers follow from it.
     concurrency : int, optional
-        Tasks in flight, for rules that keep a number of them; by default as many as can be worked on at a time.
+        Tasks in flight, for rules that keep a number of them; by default the rule's choice, mostly as many as can
+        be worked on at a time.
     max_staleness : int, optional
         A bound that the user knows, for rules that set their parameters from it.
     replicas : int, optional
@@ -102,14 +104,15 @@ def run(
     >>> result.status.value, int(result.trace.summary().staleness_max)
     ('max_updates', 24)
     """
-    _check_parts(rule, problem, engine)
+    check_parts(rule, problem, engine)
     bounds = limits(stop)
     placement = Placement(problem.n_clients, problem.shared_data)
-    _check_counts(concurrency=concurrency, max_staleness=max_staleness, replicas=replicas, snapshot_every=snapshot_every)
-    in_flight = engine.n_workers(placement) if concurrency is None else int(concurrency)
-    rule = rule.configure(problem, in_flight, max_staleness)
-    start = _starting_point(x0, problem, rule, replicas)
-    _check_measures(bounds, problem, start)
+    check_counts(concurrency=concurrency, max_staleness=max_staleness, replicas=replicas, snapshot_every=snapshot_every)
+    if concurrency is None:
+        concurrency = rule.default_concurrency(problem, engine.n_workers(placement))
+    rule = rule.configure(problem, concurrency, max_staleness)
+    start = starting_point(x0, problem, rule, replicas)
+    check_measures(bounds, problem, start)
     half = WorkerHalf(rule, problem, check_seed(seed), replicas)
     history = History(snapshot_every)
     watch = Watch([history, *observers], bounds, problem)
@@ -139,7 +142,7 @@ def run(
         stop=stop,
         x0=start,
         seed=seed,
-        concurrency=in_flight,
+        concurrency=concurrency,
         max_staleness=max_staleness,
         replicas=replicas,
         snapshot_every=snapshot_every,
@@ -174,7 +177,7 @@ class _Loop:
             return Status.STALLED, "the rule issued no task at all"
         return self.watch.look(self.moment())
 
-    def go(self) -> Verdict:
+    def go(self) -> Verdict:  # noqa: C901, PLR0911, PLR0912
         """Apply replies until something ends the run; the reason, also for people."""
         # the hottest code of the library: what it uses often is local
         next_event, receive, admit, engine_now = self.engine.next, self.rule.receive, self.guard.admit, self.engine.now
@@ -185,7 +188,7 @@ class _Loop:
         timed, counted, replies = max_seconds < inf, cost is not None or max_calls < inf, self.replies
         while not interrupted:
             reply = next_event(max_seconds - engine_now() if timed else inf)
-            if reply.__class__ is not Reply:
+            if type(reply) is not Reply:
                 verdict = self.other(reply)
                 if verdict is not None:
                     return verdict
@@ -197,7 +200,7 @@ class _Loop:
                 return self.out_of_time()
             payload = reply.payload
             # one array of a single run is judged here, everything else by the guard
-            simple = payload.__class__ is array and payload.ndim == 1 and isfinite(payload.dot(payload))
+            simple = type(payload) is array and payload.ndim == 1 and isfinite(payload.dot(payload))
             if not (simple or admit(reply, state.x)):
                 return Status.DIVERGED, diverged(reply, state.version)
             n_open, before = len(open_tasks), state.version
@@ -206,13 +209,15 @@ class _Loop:
             state, orders = receive(state, reply, server)
             self.state = state
             self.replies = replies = replies + 1
-            read, begun, ended = reply.version, reply.started, reply.finished
-            record(pack(task.id, task.client, reply.worker, read, before, n_open, reply.submitted, begun, ended, reply.received))
+            worker, read, sent = reply.worker, reply.version, reply.submitted
+            record(
+                pack(task.id, task.client, worker, read, before, n_open, sent, reply.started, reply.finished, reply.received)
+            )
             if orders:
                 points = points_of(state)
                 version = state.version
                 for order in orders:
-                    if order.__class__ is Task:
+                    if type(order) is Task:
                         open_tasks[order.id] = order
                         submit(order, version, points)
                     else:
@@ -285,7 +290,7 @@ def _interrupt_flag() -> Iterator[list[int]]:
         yield flag
         return
 
-    def note(number: int, frame: FrameType | None) -> None:
+    def note(number: int, _: FrameType | None) -> None:
         flag.append(number)
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -294,51 +299,3 @@ def _interrupt_flag() -> Iterator[list[int]]:
         yield flag
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _check_parts(rule: object, problem: object, engine: object) -> None:
-    for value, kind, example in ((rule, Rule, "AsyncSGD(step=0.1)"), (problem, Problem, "LeastSquares(...)"), (engine, Engine, "Simulated(...)")):
-        if not isinstance(value, kind):
-            what = f"the class {value.__name__} itself" if isinstance(value, type) else repr(value)
-            raise InvalidInputError(f"expected a {kind.__name__} such as {example}, not {what}")
-    assert isinstance(rule, Rule) and isinstance(problem, Problem)
-    name = type(engine).__name__
-    if name in rule.unsuited:
-        raise InvalidInputError(f"{type(rule).__name__} does not run on {name}: {rule.unsuited[name]}")
-    if problem.n_clients < 1 or problem.dim < 1:
-        raise InvalidInputError(f"the problem needs at least one client and one variable, not {problem.n_clients} and {problem.dim}")
-
-
-def _check_counts(**counts: int | None) -> None:
-    for name, value in counts.items():
-        if value is not None and not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
-            raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
-
-
-def _starting_point(x0: Array | None, problem: Problem, rule: Rule[Any], replicas: int | None) -> Array:
-    """The start with the leading axes of replicas and of array-valued hyper-parameters."""
-    start = np.asarray(problem.x0() if x0 is None else x0)
-    if start.ndim < 1 or start.shape[-1] != problem.dim:
-        raise InvalidInputError(f"x0 must have shape (..., {problem.dim}), the problem's dim last, not {start.shape}")
-    if not np.isfinite(start).all():
-        raise InvalidInputError("x0 has values that are NaN or infinite: start from finite numbers")
-    lead = start.shape[:-1]
-    try:
-        if replicas is not None:
-            lead = np.broadcast_shapes((replicas,) + (1,) * max(len(rule.batch_shape), len(lead) - 1, 0), lead)
-            if lead[0] != replicas:
-                raise ValueError
-        lead = np.broadcast_shapes(lead, rule.batch_shape)
-    except ValueError:
-        raise InvalidInputError(
-            f"x0 {start.shape}, hyper-parameters of shape {rule.batch_shape} and replicas={replicas} do not broadcast:"
-            " the first axis counts replicas, the next those of the hyper-parameters, the last is dim"
-        ) from None
-    return np.array(np.broadcast_to(start, (*lead, problem.dim)), problem.dtype, order="C")
-
-
-def _check_measures(bounds: Limits, problem: Problem, x0: Array) -> None:
-    known = problem.measures(x0)
-    for tolerance in bounds.tolerances:
-        if tolerance.measure not in known:
-            raise InvalidInputError(f"the problem has no measure {tolerance.measure!r}; it has {', '.join(known) or 'none'}")

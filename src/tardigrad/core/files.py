@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from tardigrad.core.errors import RunFileError
+from tardigrad.core.task import Array
 
 FORMAT = 1
 HEADER = "run.json"
@@ -60,7 +61,7 @@ def _unwritable(path: Path, error: OSError) -> RunFileError:
     return RunFileError(f"cannot write {path}: {error.strerror or error}. Choose a folder with space that you may write to")
 
 
-def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
+def pack_arrays(arrays: Mapping[str, Array]) -> bytes:
     """The bytes of an npz file."""
     buffer = io.BytesIO()
     # the same bytes for the same content: savez keeps no time stamps of its own
@@ -68,7 +69,7 @@ def pack_arrays(arrays: Mapping[str, np.ndarray]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_arrays(content: bytes, path: Path) -> dict[str, np.ndarray]:
+def unpack_arrays(content: bytes, path: Path) -> dict[str, Array]:
     """The arrays of an npz file."""
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
@@ -109,7 +110,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not path.exists():
         raise RunFileError(f"{folder} holds no saved run (no {HEADER}): give a folder that Result.save wrote")
     try:
-        header = json.loads(_read(path))
+        header: dict[str, Any] = json.loads(_read(path))
         written = int(header["format"])
     except (ValueError, KeyError, TypeError) as error:
         raise RunFileError(f"{path} is not a run header ({error!r}): it was cut short or changed") from error

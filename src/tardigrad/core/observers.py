@@ -138,13 +138,13 @@ class JSONLines(Observer):
         self.path = Path(path)
         self.every = every
         self.measures = measures
-        self._file: IO[str] | None = None
+        self._file: IO[bytes] | None = None
         self._problem: Problem | None = None
 
     def open(self, problem: Problem, stop: Limits) -> None:
         self._problem = problem
         try:
-            self._file = self.path.open("a", encoding="utf-8", buffering=1)
+            self._file = self.path.open("ab", buffering=0)
         except OSError as error:
             raise RunFileError(f"cannot write {self.path}: {error.strerror or error}") from error
 
@@ -164,8 +164,9 @@ class JSONLines(Observer):
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json.dumps(line).encode() + b"\n")
         except OSError as error:
+            self._file.close()
             self._file = None
             raise RunFileError(f"cannot write {self.path}: {error.strerror or error}") from error
 

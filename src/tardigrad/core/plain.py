@@ -20,11 +20,12 @@ import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.errors import RunFileError
+from tardigrad.core.task import Array
 
 _PACKAGE = "tardigrad."
 
 
-class Plain(ABC):
+class Plain(ABC):  # noqa: B024 (some subclasses have abstract methods, some none)
     """Base of everything that is saved with a run: rules and their states, problems, timings, stops, engines."""
 
     __slots__ = ()
@@ -47,7 +48,7 @@ def type_name(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
-def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+def encode(value: Any, arrays: dict[str, Array]) -> Any:  # noqa: PLR0911
     """The JSON tree of `value`; its arrays are added to `arrays` under new names.
 
     Examples
@@ -82,7 +83,7 @@ def encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     raise TypeError(f"{type(value).__name__} is not plain data: numbers, strings, arrays and Plain objects can be saved")
 
 
-def decode(tree: Any, arrays: Mapping[str, np.ndarray]) -> Any:
+def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
     """The object that `encode` was given."""
     if isinstance(tree, list):
         return [decode(item, arrays) for item in tree]

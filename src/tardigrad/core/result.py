@@ -32,8 +32,10 @@ from tardigrad.core.trace import Trace
 LARGE = 256 * 2**20
 
 #: what is saved as it is, apart from the trace, the history and the problem
-_PLAIN = ("x", "message", "state", "diverged", "rule", "engine", "stop", "x0", "seed", "concurrency", "max_staleness")
-_PLAIN += ("replicas", "snapshot_every", "oracle_calls", "wall_seconds", "measure_seconds")
+_PLAIN = (
+    *("x", "message", "state", "diverged", "rule", "engine", "stop", "x0", "seed", "concurrency", "max_staleness"),
+    *("replicas", "snapshot_every", "oracle_calls", "wall_seconds", "measure_seconds"),
+)
 
 
 @dataclass

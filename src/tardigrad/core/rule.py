@@ -66,6 +66,10 @@ class Rule(Plain, Generic[S]):
         """Leading shape that array-valued hyper-parameters give to the iterates."""
         return ()
 
+    def default_concurrency(self, problem: Problem, n_workers: int) -> int:
+        """Tasks in flight where the user does not say: as many as can be worked on at a time."""
+        return n_workers
+
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Rule[S]:
         """Called once before a run: turn "auto" and "theory" into numbers, refuse what cannot work.
 

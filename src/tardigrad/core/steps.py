@@ -33,7 +33,7 @@ class StepSequence(Plain):
 
 @dataclass(frozen=True)
 class PowerStep(StepSequence):
-    r"""Steps :math:`\eta_n = \mathrm{scale} / (n + \mathrm{offset})^{\mathrm{power}}`, n = 0, 1, ...
+    """Steps ``scale / (n + offset)^power``, n = 0, 1, ...
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ class PowerStep(StepSequence):
             raise InvalidInputError(f"PowerStep needs power >= 0 and offset > 0, not {self.power} and {self.offset}")
 
     def __call__(self, n: int) -> float | Array:
-        return self.scale / (n + self.offset) ** self.power
+        step: float | Array = self.scale / (n + self.offset) ** self.power
+        return step
 
     @property
     def shape(self) -> tuple[int, ...]:

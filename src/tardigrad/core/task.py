@@ -11,14 +11,16 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, final
 
 import numpy as np
 
-Array = np.ndarray
+Array = np.ndarray[Any, np.dtype[Any]]
 Payload = Array | tuple[Array, ...]
 Points = tuple[Array, ...]
 
 
+@final
 @dataclass(slots=True)
 class Task:
     """One assignment. Its random numbers depend on ``(seed, id)`` alone.
@@ -44,6 +46,7 @@ class Task:
     weight: float = 1.0
 
 
+@final
 @dataclass(slots=True)
 class Cancel:
     """An order to forget a task that was issued and is not answered yet."""
@@ -51,6 +54,7 @@ class Cancel:
     id: int
 
 
+@final
 @dataclass(slots=True)
 class Reply:
     """The result of a task, with the version it was computed from and its times in seconds.
@@ -70,6 +74,7 @@ class Reply:
     received: float
 
 
+@final
 @dataclass(slots=True)
 class Lost:
     """A task whose worker died or failed. The engine keeps its points until it is submitted again.
@@ -82,6 +87,7 @@ class Lost:
     reason: str
 
 
+@final
 @dataclass(slots=True)
 class Ended:
     """The engine can bring no more replies, though tasks are open (a recorded trace is over)."""

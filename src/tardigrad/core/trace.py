@@ -122,7 +122,8 @@ class Trace(Plain):
         return len(self.table)
 
     def __getitem__(self, name: str) -> Array:
-        return self.table[name]
+        column: Array = self.table[name]
+        return column
 
     def __repr__(self) -> str:
         return f"<Trace of {len(self)} replies, {self.updates} updates>"
@@ -130,7 +131,8 @@ class Trace(Plain):
     @property
     def staleness(self) -> Array:
         """Versions that went by between each reply's read and its application."""
-        return self["version_applied"] - self["version_read"]
+        staleness: Array = self["version_applied"] - self["version_read"]
+        return staleness
 
     def summary(self) -> TraceSummary:
         """Staleness, tasks in flight, utilisation and rates."""

@@ -11,10 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from math import inf
+from numbers import Integral
 from types import TracebackType
 
 import numpy as np
 
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Limits, Status, Tolerance
@@ -27,6 +29,11 @@ class Watch:
 
     def __init__(self, observers: Sequence[Observer], bounds: Limits, problem: Problem) -> None:
         self._observers = list(observers)
+        for observer in self._observers:
+            if not isinstance(observer, Observer):
+                raise InvalidInputError(f"observers must be Observer objects such as Progress(), not {observer!r}")
+            if not isinstance(observer.every, Integral) or observer.every < 1:
+                raise InvalidInputError(f"{type(observer).__name__}.every is an integer >= 1, not {observer.every!r}")
         self._bounds = bounds
         self._problem = problem
         self._due = [0.0] * len(self._observers)
@@ -81,9 +88,12 @@ class Watch:
         value = np.asarray(self._problem.measures(moment.x, (tolerance.measure,))[tolerance.measure])
         self.measure_seconds += time.perf_counter() - began
         if tolerance.at_most is not None:
-            worst, met, bound = value.max(), bool((value <= tolerance.at_most).all()), f"at most {tolerance.at_most:g}"
+            worst, bound = value.max(), f"at most {tolerance.at_most:g}"
+            met = worst <= tolerance.at_most
         else:
-            worst, met, bound = value.min(), bool((value >= (tolerance.at_least or 0.0)).all()), f"at least {tolerance.at_least:g}"
+            assert tolerance.at_least is not None
+            worst, bound = value.min(), f"at least {tolerance.at_least:g}"
+            met = worst >= tolerance.at_least
         if not met:
             return None
         return Status.CONVERGED, f"{tolerance.measure} is {worst:.4g}, {bound}, after {moment.version} updates"

@@ -53,11 +53,12 @@ class WorkerHalf:
 
             return answer
 
-        prepare, caches = self.rule.prepare, {}
+        prepare = self.rule.prepare
+        caches: dict[int, tuple[int, Any]] = {}
 
         def answer_with_cache(task: Task, points: Points) -> Payload:
             client, setup = task.client, task.setup
-            setup_kept, cache = caches.get(client, (None, None))
+            setup_kept, cache = caches.get(client, (-1, None))
             if setup_kept != setup:
                 # keyed by client and setup, not by task: whoever rebuilds a cache gets the same numbers
                 rng = Stream(self.seed, Domain.PREPARE, self.replicas).at(setup << 32 | client)

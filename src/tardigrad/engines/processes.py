@@ -270,7 +270,7 @@ class Processes(Engine):
         payload = SharedBuffer()
         fds = (there.fileno(), life_read, self._setup.fd, self._slots.buffer.fd, payload.fd)
         # one BLAS thread each; the same modules can be imported as here
-        one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")}
+        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         command = [sys.executable, "-m", "tardigrad.engines.process_worker", *map(str, fds)]
         try:

@@ -15,7 +15,6 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
-from tardigrad.core.task import Array
 
 
 class Dataset(Plain):
@@ -70,7 +69,7 @@ def _as_rows(X: Any) -> Any:
             raise InvalidInputError(f"X must hold numbers, not {rows.dtype}") from None
     if rows.ndim != 2 or 0 in rows.shape:
         raise InvalidInputError(f"X must have shape (n_rows, n_features) with at least one of each, not {rows.shape}")
-    values = rows.data if sp.issparse(rows) else rows
+    values: Any = rows.data if sp.issparse(rows) else rows
     if not np.isfinite(values.sum()) and not np.isfinite(values).all():
         at = np.argwhere(~np.isfinite(values))[0]
         where = f"X[{at[0]}, {at[1]}]" if values.ndim == 2 else f"stored value {at[0]} of X"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.problems.data import Dataset
@@ -11,7 +9,7 @@ from tardigrad.problems.linear_model import LinearModel
 
 
 class LeastSquares(LinearModel):
-    r"""Linear regression, :math:`f_i(x) = \frac{1}{2 m_i} \|A_i x - b_i\|^2 + \mathrm{reg}(x)`.
+    """Linear regression, ``f_i(x) = |A_i x - b_i|^2 / (2 m_i) + reg(x)``.
 
     Parameters are those of `LinearModel`; ``dim`` is the number of features.
 

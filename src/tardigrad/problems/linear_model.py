@@ -1,6 +1,6 @@
-r"""Losses of linear predictions, over clients that own rows.
+"""Losses of linear predictions, over clients that own rows.
 
-.. math:: f_i(x) = \frac{1}{m_i} \sum_{r \in R_i} \ell(a_r^\top x, y_r) + \mathrm{reg}(x), \qquad f = \sum_i w_i f_i
+``f_i(x) = (1/m_i) sum_{r in R_i} loss(a_r . x, y_r) + reg(x)`` and ``f = sum_i w_i f_i``, client i owning the m_i rows R_i.
 
 A subclass gives the loss and its slope; rows, clients, samples and the batch axis are handled here.
 
@@ -14,6 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 import functools
+import itertools
 from abc import abstractmethod
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any, Literal
@@ -77,7 +78,8 @@ class LinearModel(Problem):
         self.weights = weights
         self._check()
         self.y = self._encode(self.data)
-        self._test_y = None if self.test is None else self._encode(self.test)
+        if self.test is not None:
+            self._encode(self.test)  # unknown labels are an error now, not later
         self._place_rows()
         n_features = int(self.data.X.shape[1])
         self.dim = n_features * (self.n_outputs or 1)
@@ -112,7 +114,7 @@ class LinearModel(Problem):
             in_order = bool((np.diff(order) == 1).all())
             self._order = None if in_order else order
             ends = offsets.tolist()
-            bounds = list(zip(ends[:-1], ends[1:], strict=True))
+            bounds = list(itertools.pairwise(ends))
         self._bounds = bounds
 
     def rows_of(self, client: int) -> Array | slice:
@@ -183,13 +185,14 @@ class LinearModel(Problem):
         table = {"loss": self.loss, "gradient_norm": lambda x: np.linalg.norm(self.full_gradient(x), axis=-1)}
         if self.test is not None:
             share = np.full(len(self.test), 1.0 / len(self.test))
-            table["test_loss"] = lambda x: self._mean_loss(x, self.test, self._test_y, share)
+            test, y = self.test, self._encode(self.test)
+            table["test_loss"] = lambda x: self._mean_loss(x, test, y, share)
         return table
 
     def smoothness(self, client: int | None = None) -> float:
-        r"""A bound on the Hessian's norm of ``f_client``, or of ``f``.
+        """A bound on the Hessian's norm of ``f_client``, or of ``f``.
 
-        :math:`L = c\, \lambda_{\max}(\sum_r p_r a_r a_r^\top) + L_{\mathrm{reg}}`, with c the largest second
+        ``L = c lambda_max(sum_r p_r a_r a_r') + L_reg``, with c the largest second
         derivative of the loss and p the rows' weights. Exact for least squares.
         """
         if client is None:
@@ -226,8 +229,8 @@ class LinearModel(Problem):
             return (points @ A.swapaxes(1, 2)).reshape(*inner, A.shape[1])
         if x.ndim == 1 and self.n_outputs is None:
             return A @ x
-        points = x.reshape(-1, n_features)
-        values = (A @ points.T).T if sp.issparse(A) else points @ A.T
+        flat = x.reshape(-1, n_features)
+        values = (A @ flat.T).T if sp.issparse(A) else flat @ A.T
         return values.reshape(*inner, A.shape[0])
 
     def _loss_gradient(self, x: Array, rows: Any, row_weights: Any) -> Array:

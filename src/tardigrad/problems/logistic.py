@@ -33,7 +33,7 @@ class _Classifier(LinearModel):
         codes = np.minimum(np.searchsorted(self.classes, data.y), len(self.classes) - 1)
         unknown = self.classes[codes] != data.y
         if unknown.any():
-            raise InvalidInputError(f"label {data.y[unknown][0]!r} of a test row is not among those of the data, {self.classes}")
+            raise InvalidInputError(f"label {data.y[unknown][0]!r} of a test row is not among the data's, {self.classes}")
         return codes
 
     def predict(self, x: Array, X: Any) -> Array:
@@ -58,7 +58,7 @@ class _Classifier(LinearModel):
 
 
 class LogisticRegression(_Classifier):
-    r"""Binary logistic regression, :math:`\ell(z, b) = \log(1 + e^{-bz})` with b = -1 or 1.
+    """Binary logistic regression, ``loss(z, b) = log(1 + exp(-b z))`` with b = -1 or 1.
 
     Parameters are those of `LinearModel`; of the two labels the larger one is b = 1. With
     ``regularizer=SmoothNonconvex(0.05)`` it is the problem of the AsyncBC paper, section 5.
@@ -93,7 +93,7 @@ class LogisticRegression(_Classifier):
 
 
 class SoftmaxRegression(_Classifier):
-    r"""Multinomial logistic regression, :math:`\ell(z, c) = \log \sum_k e^{z_k - z_c}`, with a row of weights a class.
+    """Multinomial logistic regression, ``loss(z, c) = log sum_k exp(z_k - z_c)``, with a row of weights a class.
 
     Parameters are those of `LinearModel`; ``dim`` is classes times features, class by class.
 

@@ -43,7 +43,8 @@ class Partition(Plain):
         kept, numbers = np.unique(owners, return_inverse=True)
         n_asked = max(asked, getattr(self, "n_clients", asked))
         if len(kept) < n_asked:
-            warnings.warn(f"{n_asked - len(kept)} of {n_asked} clients got no rows and are left out: n is {len(kept)}", stacklevel=3)
+            empty = n_asked - len(kept)
+            warnings.warn(f"{empty} of {n_asked} clients got no rows and are left out: n is {len(kept)}", stacklevel=3)
         order = np.argsort(numbers, kind="stable")
         offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
         return order, offsets
@@ -74,7 +75,7 @@ class Iid(Partition):
 
 @dataclass(frozen=True)
 class Dirichlet(Partition):
-    r"""Label skew: the rows of each class are shared out in proportions drawn from :math:`\mathrm{Dir}(\alpha)`.
+    """Label skew: the rows of each class are shared out in proportions drawn from Dirichlet(alpha).
 
     Small alpha gives clients that hold few classes. Clients can come out empty: they are left out.
 

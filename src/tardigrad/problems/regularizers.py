@@ -36,7 +36,7 @@ class Regularizer(Plain):
 
 @dataclass(frozen=True)
 class L2(Regularizer):
-    r"""Ridge, :math:`\frac{\rho}{2} \|x\|^2`."""
+    """Ridge, ``rho / 2 |x|^2``."""
 
     rho: float
 
@@ -57,10 +57,10 @@ class L2(Regularizer):
 
 @dataclass(frozen=True)
 class SmoothNonconvex(Regularizer):
-    r"""The non-convex term :math:`\rho \sum_j \frac{x_j^2}{1 + x_j^2}` of the AsyncBC paper (section 5).
+    """The non-convex term ``rho sum_j x_j^2 / (1 + x_j^2)`` of the AsyncBC paper (section 5).
 
-    Its gradient is :math:`2 \rho x_j / (1 + x_j^2)^2`, its second derivative lies in
-    :math:`[-\rho/2, 2\rho]`.
+    Its gradient is ``2 rho x_j / (1 + x_j^2)^2``, its second derivative lies in
+    ``[-rho / 2, 2 rho]``.
     """
 
     rho: float

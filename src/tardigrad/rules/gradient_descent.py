@@ -1,12 +1,12 @@
-r"""Stochastic gradient descent, synchronous and asynchronous.
+"""Stochastic gradient descent, synchronous and asynchronous.
 
-Both minimise :math:`f(x) = \sum_i w_i f_i(x)` from gradients of single clients; n is the number of
-clients, :math:`s_i = n w_i` makes the gradient of a uniformly drawn client unbiased.
+Both minimise ``f(x) = sum_i w_i f_i(x)`` from gradients of single clients; n is the number of
+clients, ``s_i = n w_i`` makes the gradient of a uniformly drawn client unbiased.
 
 - `SyncSGD`: a round asks every client, or a sample of m, and waits for all of them,
-  :math:`x_{t+1} = x_t - \eta_t \frac1m \sum_{i \in S_t} s_i g_i(x_t)`.
+  ``x[t+1] = x[t] - step[t] (1/m) sum_{i in S_t} s_i g_i(x[t])``.
 - `AsyncSGD`: every reply is applied at once, however old the point it was computed from,
-  :math:`x_{t+1} = x_t - \eta_t s_{j_t} g_{j_t}(x_{t - \tau_t})`.
+  ``x[t+1] = x[t] - step[t] s_j g_j(x[t - staleness])``, j the client that answered.
 
 Rules of this file:
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, get_args
+from typing import Any, ClassVar, Generic, Literal, get_args
 
 import numpy as np
 from numpy import multiply
@@ -56,7 +56,7 @@ class _SGD(Rule[S], Generic[S]):
         gradient = problem.gradient(client, points[0], problem.sample(client, rng))
         return gradient if problem.equal_weights else gradient * problem.scale(client)
 
-    def _descend(self, state: Any, gradient: Array, factor: float = 1.0) -> None:
+    def _descend(self, state: Any, gradient: Any, factor: float = 1.0) -> None:
         """``v <- momentum v + gradient; x <- x - step factor v``, in place."""
         buffer, step = state.scratch or self._workspace(state)
         if step is None:
@@ -96,9 +96,9 @@ class SyncState(State):
 
 @dataclass(frozen=True)
 class SyncSGD(_SGD[SyncState]):
-    r"""Synchronous (minibatch) SGD: rounds that wait for their slowest client.
+    """Synchronous (minibatch) SGD: rounds that wait for their slowest client.
 
-    .. math:: x_{t+1} = x_t - \eta_t \frac1m \sum_{i \in S_t} n w_i\, g_i(x_t)
+    ``x[t+1] = x[t] - step[t] (1/m) sum_{i in S_t} n w_i g_i(x[t])``
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ class SyncSGD(_SGD[SyncState]):
     True
     """
 
-    unsuited = {"Prescribed": "a round waits for its slowest reply, so nothing is left to prescribe"}
+    unsuited: ClassVar = {"Prescribed": "a round waits for its slowest reply, so nothing is left to prescribe"}
 
     step: Step
     sample: int | None = None
@@ -141,10 +141,10 @@ class SyncSGD(_SGD[SyncState]):
         return state, self._round(state, rng)
 
     def receive(self, state: SyncState, reply: Reply, rng: Rng) -> tuple[SyncState, Orders]:
-        gradient = reply.payload
         if reply.task.id != state.turn:
-            state.early[reply.task.id] = np.array(gradient)
+            state.early[reply.task.id] = np.array(reply.payload)
             return state, []
+        gradient: Any = reply.payload
         while gradient is not None:
             state.total += gradient
             state.turn += 1
@@ -177,9 +177,9 @@ class AsyncState(State):
 
 @dataclass(frozen=True)
 class AsyncSGD(_SGD[AsyncState]):
-    r"""Asynchronous SGD: every reply is applied when it comes, from a point that may be old.
+    """Asynchronous SGD: every reply is applied when it comes, from a point that may be old.
 
-    .. math:: x_{t+1} = x_t - \eta_t\, n w_{j_t}\, g_{j_t}(x_{t - \tau_t})
+    ``x[t+1] = x[t] - step[t] n w_j g_j(x[t - staleness[t]])``, j the client that answered.
 
     Parameters
     ----------
@@ -192,7 +192,7 @@ class AsyncSGD(_SGD[AsyncState]):
     momentum : float
         Server momentum in [0, 1): ``v <- momentum v + g``, ``x <- x - step v``.
     delay_adaptive : bool
-        Multiply the step by :math:`K / \max(K, \tau_t)`, K tasks in flight.
+        Multiply the step by ``K / max(K, staleness)``, K tasks in flight.
     concurrency : int, optional
         K, the tasks kept in flight; set by the run.
 
@@ -221,6 +221,10 @@ class AsyncSGD(_SGD[AsyncState]):
         self._check()
         if self.next_client not in get_args(NextClient):
             raise InvalidInputError(f"next_client must be one of {', '.join(get_args(NextClient))}, not {self.next_client!r}")
+
+    def default_concurrency(self, problem: Problem, n_workers: int) -> int:
+        every_client = self.next_client == "answered" and not problem.shared_data
+        return max(n_workers, problem.n_clients) if every_client else n_workers
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> AsyncSGD:
         if self.next_client == "answered" and concurrency < problem.n_clients and not problem.shared_data:

@@ -112,7 +112,8 @@ class _Scaled(Timing):
     def check(self, n_clients: int) -> None:
         if not isinstance(self.mean, (int, float)) and len(self.mean) != n_clients:
             name = type(self).__name__
-            raise InvalidInputError(f"{name} has {len(self.mean)} means for {n_clients} clients: give one number or one for each")
+            counts = f"{len(self.mean)} means for {n_clients} clients"
+            raise InvalidInputError(f"{name} has {counts}: give one number or one for each")
 
 
 @dataclass(frozen=True)
@@ -130,12 +131,12 @@ class Exponential(_Scaled):
 
 @dataclass(frozen=True)
 class Pareto(_Scaled):
-    r"""Pareto durations, :math:`P(T > t) = (t_0 / t)^a`: stragglers of every size.
+    """Pareto durations, ``P(T > t) = (t_0 / t)^tail``: stragglers of every size.
 
     Parameters
     ----------
     mean : float or sequence of float
-        Mean, :math:`t_0 a / (a - 1)`.
+        Mean, ``t_0 tail / (tail - 1)``.
     tail : float
         The exponent a, ``> 1``; the variance is infinite up to 2.
     """
@@ -154,7 +155,7 @@ class Pareto(_Scaled):
 
 @dataclass(frozen=True)
 class LogNormal(_Scaled):
-    r"""Log-normal durations, :math:`\exp(\mu + \sigma Z)` with :math:`\mu = \log(\mathrm{mean}) - \sigma^2 / 2`."""
+    """Log-normal durations, ``exp(mu + sigma Z)`` with Z standard normal and ``mu = log(mean) - sigma^2 / 2``."""
 
     mean: float | Sequence[float] = 1.0
     sigma: float = 1.0
@@ -223,7 +224,7 @@ class FromTrace(Timing):
         else:
             rows = np.asarray(trace, float)
         if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows) or not (np.isfinite(rows).all() and (rows >= 0).all()):
-            raise InvalidInputError(f"FromTrace needs replies: rows of client and seconds >= 0, not an array of shape {rows.shape}")
+            raise InvalidInputError(f"FromTrace needs rows of client and seconds >= 0, at least one, not shape {rows.shape}")
         order = np.lexsort((rows[:, 1], rows[:, 0]))
         self.rows = rows[order]
         clients, first = np.unique(self.rows[:, 0], return_index=True)
@@ -237,4 +238,3 @@ class FromTrace(Timing):
     def duration(self, client: int, start: float, u: float) -> float:
         seconds = self._seconds.get(client, self._all)
         return seconds[int(u * len(seconds))]
-

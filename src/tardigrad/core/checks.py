@@ -1,0 +1,78 @@
+"""What `run` checks before anything starts.
+
+Rules of this file:
+
+- an error names the value, what was expected, and what to do;
+- nothing here changes what it is given.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.engine import Engine
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.problem import Problem
+from tardigrad.core.rule import Rule
+from tardigrad.core.stopping import Limits
+from tardigrad.core.task import Array
+
+
+def check_parts(rule: object, problem: object, engine: object) -> None:
+    """A rule, a problem and an engine that go together."""
+    examples = {Rule: "AsyncSGD(step=0.1)", Problem: "LeastSquares(...)", Engine: "Simulated(...)"}
+    for value, (kind, example) in zip((rule, problem, engine), examples.items(), strict=True):
+        if not isinstance(value, kind):
+            what = f"the class {value.__name__} itself" if isinstance(value, type) else repr(value)
+            article = "an" if kind is Engine else "a"
+            raise InvalidInputError(f"expected {article} {kind.__name__} such as {example}, not {what}")
+    assert isinstance(rule, Rule)
+    assert isinstance(problem, Problem)
+    name = type(engine).__name__
+    if name in rule.unsuited:
+        raise InvalidInputError(f"{type(rule).__name__} does not run on {name}: {rule.unsuited[name]}")
+    if problem.n_clients < 1 or problem.dim < 1:
+        counts = f"{problem.n_clients} clients and {problem.dim} variables"
+        raise InvalidInputError(f"the problem needs at least one client and one variable, not {counts}")
+
+
+def check_counts(**counts: int | None) -> None:
+    """Integers >= 1, or None."""
+    for name, value in counts.items():
+        if value is not None and not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
+            raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
+
+
+def starting_point(x0: Array | None, problem: Problem, rule: Rule[Any], replicas: int | None) -> Array:
+    """The start with the leading axes of replicas and of array-valued hyper-parameters."""
+    try:
+        start = np.asarray(problem.x0() if x0 is None else x0, problem.dtype)
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"x0 must be an array of numbers, not {x0!r}") from None
+    if start.ndim < 1 or start.shape[-1] != problem.dim:
+        raise InvalidInputError(f"x0 must have shape (..., {problem.dim}), the problem's dim last, not {start.shape}")
+    if not np.isfinite(start).all():
+        raise InvalidInputError("x0 has values that are NaN or infinite: start from finite numbers")
+    lead = start.shape[:-1]
+    try:
+        if replicas is not None:
+            lead = np.broadcast_shapes((replicas,) + (1,) * max(len(rule.batch_shape), len(lead) - 1, 0), lead)
+            if lead[0] != replicas:
+                raise ValueError
+        lead = np.broadcast_shapes(lead, rule.batch_shape)
+    except ValueError:
+        raise InvalidInputError(
+            f"x0 {start.shape}, hyper-parameters of shape {rule.batch_shape} and replicas={replicas} do not broadcast:"
+            " the first axis counts replicas, the next those of the hyper-parameters, the last is dim"
+        ) from None
+    return np.array(np.broadcast_to(start, (*lead, problem.dim)), problem.dtype, order="C")
+
+
+def check_measures(bounds: Limits, problem: Problem, x0: Array) -> None:
+    """Tolerances on measures that the problem has."""
+    known = problem.measures(x0)
+    for tolerance in bounds.tolerances:
+        if tolerance.measure not in known:
+            raise InvalidInputError(f"the problem has no measure {tolerance.measure!r}; it has {', '.join(known) or 'none'}")

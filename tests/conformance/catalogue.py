@@ -1,0 +1,32 @@
+"""Every rule with settings that exercise its options, and every engine; the suite crosses them."""
+
+import numpy as np
+from odd_rule import OddRule
+
+import tardigrad as td
+from conftest import make_problem
+from tardigrad.testing import AnyOrder
+
+RULES = {
+    "SyncSGD": lambda: td.SyncSGD(0.1),
+    "SyncSGD, sample, momentum": lambda: td.SyncSGD(0.1, sample=3, momentum=0.5),
+    "SyncSGD, sweep": lambda: td.SyncSGD(np.array([0.05, 0.1])),
+    "AsyncSGD": lambda: td.AsyncSGD(0.1),
+    "AsyncSGD, uniform, decreasing": lambda: td.AsyncSGD(td.PowerStep(0.2, 0.5), next_client="uniform"),
+    "AsyncSGD, shuffled, momentum": lambda: td.AsyncSGD(0.05, next_client="shuffled", momentum=0.5),
+    "AsyncSGD, delay-adaptive sweep": lambda: td.AsyncSGD([0.05, 0.1], delay_adaptive=True),
+    "a rule of a user": lambda: OddRule(),
+}
+
+ENGINES = {
+    "Simulated": lambda: td.Simulated(td.PerClient([1.0, 1.0, 2.0, 7.5])),
+    "Simulated, random": lambda: td.Simulated(td.RandomStragglers(0.2, 5.0, td.Exponential(1.0))),
+    "Simulated, 2 workers": lambda: td.Simulated(td.Pareto(1.0), workers=2),
+    "Processes": lambda: td.Processes(2),
+    "AnyOrder": lambda: AnyOrder(seed=1),
+}
+
+PROBLEMS = {
+    "noisy": make_problem,
+    "exact, weighted": lambda: make_problem(batch=None, weights="rows"),
+}

@@ -1,0 +1,65 @@
+"""Every rule on every engine that it declares."""
+
+import catalogue
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import tardigrad as td
+from tardigrad.core.plain import same_bits
+from tardigrad.testing import AnyOrder, check_engine, check_rule
+
+
+def suited(rule, engine):
+    return type(engine).__name__ not in rule.unsuited
+
+
+@pytest.mark.parametrize("engine", catalogue.ENGINES)
+@pytest.mark.parametrize("rule", catalogue.RULES)
+def test_replay_equals_the_run_in_every_bit(rule, engine, small_problem):
+    rule, engine = catalogue.RULES[rule](), catalogue.ENGINES[engine]()
+    if not suited(rule, engine):
+        pytest.skip("the rule does not declare this engine")
+    result = td.run(rule, small_problem, engine, stop=td.MaxUpdates(40), snapshot_every=5, seed=5)
+    assert result.status is td.Status.MAX_UPDATES
+    assert np.isfinite(result.x).all()
+    replayed = td.replay(result)
+    assert replayed.identical, replayed.difference
+
+
+@pytest.mark.parametrize("engine", catalogue.ENGINES)
+def test_replicas_replay_in_every_bit(engine, small_problem):
+    engine = catalogue.ENGINES[engine]()
+    result = td.run(td.AsyncSGD([0.05, 0.1]), small_problem, engine, stop=td.MaxUpdates(40), replicas=3, seed=5)
+    assert result.x.shape == (3, 2, 5)
+    assert td.replay(result).identical
+
+
+@pytest.mark.parametrize("problem", catalogue.PROBLEMS)
+@pytest.mark.parametrize("rule", catalogue.RULES)
+def test_rule_keeps_its_contract(rule, problem):
+    check_rule(catalogue.RULES[rule](), catalogue.PROBLEMS[problem]())
+
+
+@pytest.mark.parametrize("engine", catalogue.ENGINES)
+def test_engine_keeps_its_contract(engine):
+    check_engine(catalogue.ENGINES[engine])
+
+
+@pytest.mark.parametrize("rule", catalogue.RULES)
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_order_of_replies_replays(rule, small_problem, data):
+    engine = AnyOrder(choose=lambda n: data.draw(st.integers(0, n - 1)))
+    result = td.run(catalogue.RULES[rule](), small_problem, engine, stop=td.MaxOracleCalls(30), snapshot_every=1)
+    assert np.isfinite(result.x).all()
+    assert result.state.version == result.trace.updates <= len(result.trace)
+    assert td.replay(result).identical
+
+
+def test_synchronous_runs_are_the_same_on_every_engine(small_problem):
+    results = [
+        td.run(td.SyncSGD(0.1, sample=3), small_problem, make(), stop=td.MaxUpdates(20)) for make in catalogue.ENGINES.values()
+    ]
+    assert all(same_bits(result.state, results[0].state) for result in results[1:])

@@ -1,0 +1,91 @@
+"""Observers are called when they ask to be, and always closed."""
+
+import json
+
+import numpy as np
+import pytest
+
+import tardigrad as td
+from conftest import make_problem
+
+
+class Log(td.Observer):
+    def __init__(self, every):
+        self.every, self.versions, self.ends = every, [], []
+
+    def observe(self, moment):
+        self.versions.append(moment.version)
+
+    def close(self, status, message):
+        self.ends.append(status)
+
+
+def run(*observers, rule=None, n=25, **kwargs):
+    engine = td.Simulated(td.Exponential(1.0))
+    return td.run(rule or td.AsyncSGD(0.1), make_problem(), engine, stop=td.MaxUpdates(n), observers=observers, **kwargs)
+
+
+def test_every_so_many_updates_and_at_both_ends():
+    log, rare = Log(10), Log(1000)
+    run(log, rare)
+    assert log.versions == [0, 10, 20, 25]
+    assert rare.versions == [0, 25]
+    assert log.ends == [td.Status.MAX_UPDATES]
+
+
+def test_rounds_are_counted_in_updates():
+    log = Log(2)
+    run(log, rule=td.SyncSGD(0.1), n=5)
+    assert log.versions == [0, 2, 4, 5]
+
+
+def test_history_holds_snapshots_and_their_measures():
+    result = run(snapshot_every=10)
+    history = result.history
+    assert history.version.tolist() == [0, 10, 20, 25]
+    assert history.x.shape == (4, 5)
+    assert history.x[-1].tobytes() == result.x.tobytes()
+    assert (np.diff(history.seconds) > 0).all()
+    measures = result.evaluate()
+    assert measures["loss"].shape == (4,)
+    assert measures["loss"][-1] == result.problem.loss(result.x)
+    assert list(result.evaluate(("loss",))) == ["loss"]
+
+
+def test_json_lines(tmp_path):
+    path = tmp_path / "log.jsonl"
+    run(td.JSONLines(path, every=10, measures=True))
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line.get("version") for line in lines] == [0, 10, 20, 25, None]
+    assert lines[1]["loss"] < lines[0]["loss"]
+    assert lines[-1] == {"status": "max_updates", "message": "reached the limit of 25 updates"}
+
+
+def test_json_lines_to_a_folder_that_is_missing(tmp_path):
+    with pytest.raises(td.RunFileError, match="cannot write"):
+        run(td.JSONLines(tmp_path / "missing" / "log.jsonl"))
+
+
+def test_a_full_disk_is_an_error_that_names_the_file():
+    with pytest.raises(td.RunFileError, match="cannot write /dev/full: No space left"):
+        run(td.JSONLines("/dev/full"))
+
+
+@pytest.mark.parametrize("stop", [td.MaxUpdates(30), td.MaxSeconds(5.0), td.MaxOracleCalls(30)], ids=repr)
+def test_progress_goes_to_standard_error_only(capfd, stop):
+    td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Constant(1.0)), stop=stop, observers=[td.Progress("demo run")])
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "demo run" in err
+    assert "updates/s" in err
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5])
+def test_bad_every(every):
+    with pytest.raises(td.InvalidInputError, match="every is an integer >= 1"):
+        run(Log(every))
+
+
+def test_an_observer_that_is_none():
+    with pytest.raises(td.InvalidInputError, match="must be Observer objects"):
+        run("progress")

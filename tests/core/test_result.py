@@ -1,0 +1,114 @@
+"""Saving, loading and drawing runs."""
+
+import json
+
+import numpy as np
+import pytest
+from odd_rule import OddRule
+
+import tardigrad as td
+from conftest import make_problem
+from tardigrad.core.plain import same_bits
+
+
+def make(rule=None, **kwargs):
+    rule = rule or td.AsyncSGD(td.PowerStep(0.1, 0.5), "shuffled", momentum=0.5)
+    stop = td.MaxUpdates(30) | td.Tolerance("loss", at_most=1e-9)
+    return td.run(rule, make_problem(), td.Simulated(td.Exponential(1.0)), stop=stop, snapshot_every=10, seed=3, **kwargs)
+
+
+@pytest.mark.parametrize("rule", [None, td.SyncSGD(0.1, sample=2), td.AsyncSGD([0.1, 0.2]), OddRule()], ids=repr)
+def test_a_saved_run_comes_back_with_every_bit_and_replays(tmp_path, rule):
+    result = make(rule)
+    result.evaluate()
+    again = td.Result.load(result.save(tmp_path / "run"))
+    for name in ("x", "state", "rule", "stop", "x0", "diverged"):
+        assert same_bits(getattr(result, name), getattr(again, name)), name
+    for name in ("status", "message", "seed", "concurrency", "oracle_calls", "wall_seconds"):
+        assert getattr(result, name) == getattr(again, name), name
+    assert same_bits(result.trace, again.trace)
+    assert same_bits(result.history.x, again.history.x)
+    assert same_bits(result.history.measures, again.history.measures)
+    assert same_bits(result.engine.fields(), again.engine.fields())
+    assert td.replay(tmp_path / "run").identical
+    assert td.replay(again).identical
+
+
+def test_a_replay_can_be_saved_and_replayed(tmp_path):
+    replayed = td.replay(make()).result
+    replayed.save(tmp_path / "run")
+    assert td.replay(tmp_path / "run").identical
+
+
+def test_replicas_come_back(tmp_path):
+    result = make(td.AsyncSGD([0.1, 0.2]), replicas=3)
+    result.save(tmp_path)
+    assert td.replay(tmp_path).identical
+
+
+def test_a_run_saved_without_its_problem_needs_it_for_a_replay(tmp_path):
+    make().save(tmp_path, with_problem=False)
+    assert td.Result.load(tmp_path).problem is None
+    with pytest.raises(td.RunFileError, match="saved without its problem: pass it"):
+        td.replay(tmp_path)
+    assert td.replay(tmp_path, problem=make_problem()).identical
+    with pytest.raises(td.RunFileError, match="made on another problem"):
+        td.replay(tmp_path, problem=make_problem(batch=4))
+
+
+def test_saving_twice_replaces_the_run(tmp_path):
+    make().save(tmp_path)
+    result = make(td.SyncSGD(0.1))
+    result.save(tmp_path)
+    assert same_bits(td.Result.load(tmp_path).state, result.state)
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "trace.npz", "history.npz", "problem.npz", "run.json"])
+def test_a_truncated_file_is_named(tmp_path, name):
+    make().save(tmp_path)
+    path = tmp_path / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(td.RunFileError, match=name):
+        td.replay(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["arrays.npz", "trace.npz", "history.npz", "problem.npz", "run.json"])
+def test_a_missing_file_is_named(tmp_path, name):
+    make().save(tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(td.RunFileError, match=name):
+        td.Result.load(tmp_path)
+
+
+def test_a_newer_format_asks_for_an_upgrade(tmp_path):
+    make().save(tmp_path)
+    header = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**header, "format": 99, "tardigrad": "9.0"}))
+    with pytest.raises(td.RunFileError, match=r"format 99, written by tardigrad 9.0.*upgrade tardigrad"):
+        td.Result.load(tmp_path)
+
+
+def test_a_run_of_an_unknown_class_says_what_to_pass(tmp_path):
+    make().save(tmp_path)
+    header = json.loads((tmp_path / "run.json").read_text())
+    header["run"]["rule"]["$type"] = "somewhere:Else"
+    (tmp_path / "run.json").write_text(json.dumps(header))
+    with pytest.raises(td.RunFileError, match=r"somewhere:Else, which is not a class of tardigrad"):
+        td.Result.load(tmp_path)
+
+
+def test_an_unwritable_folder_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(td.RunFileError, match=r"cannot write .*file"):
+        make().save(tmp_path / "file" / "run")
+
+
+def test_no_pickle_is_read(tmp_path):
+    make().save(tmp_path)
+    for path in tmp_path.glob("*.npz"):
+        with np.load(path, allow_pickle=False) as file:
+            assert all(file[name].dtype != object for name in file.files)
+
+
+def test_repr_says_how_it_ended():
+    assert repr(make()).startswith("<Result max_updates: reached the limit of 30 updates; AsyncSGD on Simulated")

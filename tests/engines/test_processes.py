@@ -1,0 +1,202 @@
+"""Worker processes: deaths, exceptions, large payloads, nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+
+import numpy as np
+import pytest
+
+import tardigrad as td
+from conftest import make_problem
+
+
+def run(problem=None, engine=None, stop=None, rule=None, **kwargs):
+    engine = engine or td.Processes(2)
+    return td.run(rule or td.AsyncSGD(0.05), problem or make_problem(), engine, stop=stop or td.MaxUpdates(50), **kwargs)
+
+
+class Murderous(td.Problem):
+    """Kills its own process now and then, but never twice in the same task."""
+
+    n_clients, dim = 4, 3
+
+    def __init__(self, folder, kill_every):
+        self.folder, self.kill_every = str(folder), kill_every
+
+    def fields(self):
+        return {"folder": self.folder, "kill_every": self.kill_every}
+
+    def sample(self, client, rng):
+        return int(rng.integers(2**62))
+
+    def gradient(self, client, x, sample=None):
+        mark = os.path.join(self.folder, str(sample))
+        if self.kill_every and sample % self.kill_every == 0 and not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x - client + 1e-3 * (sample % 7)
+
+
+def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
+    result = run(Murderous(tmp_path, 10), stop=td.MaxUpdates(200), rule=td.AsyncSGD(0.05, "uniform"))
+    deaths = len(list(tmp_path.iterdir()))
+    assert deaths > 5
+    assert len(set(result.trace["task"].tolist())) == len(result.trace) == 200
+    calm = Murderous(tmp_path, 0)
+    replayed = td.replay(result, problem=calm)
+    assert replayed.identical, replayed.difference
+
+
+class Poisonous(td.Problem):
+    n_clients, dim = 2, 2
+
+    def fields(self):
+        return {}
+
+    def gradient(self, client, x, sample=None):
+        os._exit(3)
+
+
+def test_a_task_that_kills_every_worker_ends_the_run():
+    with pytest.raises(td.WorkerError, match=r"task \d of client \d failed 3 times: worker \d ended with exit code 3"):
+        run(Poisonous())
+
+
+class Raising(td.Problem):
+    n_clients, dim = 2, 2
+
+    def fields(self):
+        return {}
+
+    def gradient(self, client, x, sample=None):
+        return x / [][client]
+
+
+def test_an_exception_at_a_worker_shows_its_traceback():
+    with pytest.raises(td.WorkerError, match=r"(?s)raised an exception on worker.*return x / \[\]\[client\].*IndexError"):
+        run(Raising())
+
+
+class Unpicklable(Raising):
+    def __init__(self):
+        self.lock = threading.Lock()
+
+
+def test_a_problem_that_cannot_be_sent_says_so():
+    with pytest.raises(td.InvalidInputError, match="cannot be sent to worker processes"):
+        run(Unpicklable())
+
+
+class Unloadable(Raising):
+    def __reduce__(self):
+        return eval, ("1 / 0",)
+
+
+def test_a_worker_that_cannot_start_shows_why():
+    with pytest.raises(td.WorkerError, match=r"(?s)worker 0 could not start.*ZeroDivisionError|worker 1 could not start"):
+        run(Unloadable())
+
+
+def test_large_payloads_and_points_go_through_shared_memory_and_replay():
+    X = np.random.default_rng(0).normal(size=(8, 20_000))
+    problem = td.LeastSquares((X, np.ones(8)), td.Iid(4), batch=1)
+    result = run(problem, rule=td.SyncSGD(1e-5, momentum=0.5), stop=td.MaxUpdates(30))
+    assert td.replay(result).identical
+    result = run(problem, rule=td.AsyncSGD(1e-5, "shuffled"), stop=td.MaxUpdates(60), concurrency=9)
+    assert td.replay(result).identical
+
+
+def test_injected_durations_are_those_of_the_simulation():
+    timing = td.PerClient([0.01, 0.01, 0.01, 0.05])
+    result = run(engine=td.Processes(4, timing), stop=td.MaxUpdates(40))
+    trace = result.trace
+    for client in range(4):
+        mine = trace["client"] == client
+        assert (trace["finished"][mine] - trace["started"][mine] >= timing.seconds[client] - 1e-6).all()
+    assert trace.staleness.max() > 4
+
+
+def test_limit_of_seconds():
+    result = run(engine=td.Processes(2, td.Constant(0.02)), stop=td.MaxSeconds(0.3))
+    assert result.status is td.Status.MAX_SECONDS
+    assert result.state.version > 0
+    assert td.replay(result).identical
+
+
+def test_interrupt_while_workers_are_busy():
+    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+    result = run(engine=td.Processes(2, td.Constant(0.05)), stop=td.MaxSeconds(1e6))
+    assert result.status is td.Status.INTERRUPTED
+    assert td.replay(result).identical
+
+
+def test_a_script_without_a_main_guard_and_with_its_own_classes(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import numpy as np, tardigrad as td
+        class Mine(td.Problem):
+            n_clients, dim = 2, 3
+            def fields(self): return {}
+            def gradient(self, client, x, sample=None): return x - helper(client)
+        def helper(client): return client + 1.0
+        result = td.run(td.AsyncSGD(0.1), Mine(), td.Processes(2), stop=td.MaxUpdates(50))
+        print(result.status.value, td.replay(result).identical)
+        """)
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("max_updates True\n", "")
+
+
+def test_workers_end_when_the_driver_is_killed(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent("""
+        import os, sys, time
+        import numpy as np, tardigrad as td
+        class Slow(td.Problem):
+            n_clients, dim = 2, 3
+            def fields(self): return {}
+            def gradient(self, client, x, sample=None):
+                with open(sys.argv[1], "a") as file:
+                    file.write(f"{os.getpid()}\\n")
+                time.sleep(1000)
+        td.run(td.AsyncSGD(0.1), Slow(), td.Processes(2), stop=td.MaxUpdates(50))
+        """).replace("sys.argv[1]", repr(str(tmp_path / "pids")))
+    )
+    driver = subprocess.Popen([sys.executable, str(script)])
+    pids = []
+    while len(pids) < 2:
+        time.sleep(0.05)
+        if (tmp_path / "pids").exists():
+            pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 30
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < deadline, "workers outlived their driver"
+        time.sleep(0.05)
+
+
+def is_alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize("workers", [0, -2, 1.5, True])
+def test_bad_number_of_workers(workers):
+    with pytest.raises(td.InvalidInputError, match="workers must be"):
+        td.Processes(workers)
+
+
+def test_bad_timing():
+    with pytest.raises(td.InvalidInputError, match="timing must be"):
+        td.Processes(2, timing=0.5)

@@ -1,0 +1,21 @@
+"""Marks for tests that need an optional package or a data set on disk; under CI nothing is skipped."""
+
+import importlib.util
+import os
+
+import pytest
+
+from tardigrad import datasets
+
+_CI = bool(os.environ.get("CI"))
+
+needs_torch = pytest.mark.skipif(
+    not _CI and importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install 'tardigrad[torch]'"
+)
+
+
+def needs_data(name):
+    """Skip a test where the files of the data set `name` are not found."""
+    return pytest.mark.skipif(
+        not _CI and not datasets.available(name), reason=f"{name} is not on disk: set TARDIGRAD_DATA to the folder that holds it"
+    )

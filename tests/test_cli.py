@@ -1,0 +1,94 @@
+"""The command line: what it prints where, and how it fails."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+import tardigrad as td
+from conftest import make_problem
+
+
+def tardigrad(*arguments, **kwargs):
+    command = [sys.executable, "-m", "tardigrad", *map(str, arguments)]
+    env = {**os.environ, "COLUMNS": "120", **kwargs.pop("env", {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=110, env=env, **kwargs)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("demo")
+    done = tardigrad("demo", "--data", "digits", "--out", folder, "--json")
+    assert done.returncode == 0, done.stderr
+    return folder, done
+
+
+def test_demo_json_has_both_methods_and_the_replay(demo):
+    _, done = demo
+    found = json.loads(done.stdout)
+    assert found["replay_identical"] is True
+    assert list(found["methods"]) == ["SyncSGD", "AsyncSGD"]
+    for numbers in found["methods"].values():
+        for key in ("seconds", "updates", "accuracy", "seconds_to_target", "utilisation", "staleness_mean", "staleness_max"):
+            assert numbers[key] is not None, key
+        assert 0.9 < numbers["accuracy"] <= 1
+    sync, asynchronous = found["methods"].values()
+    assert asynchronous["updates"] == 4 * sync["updates"]
+    assert sync["staleness_max"] == 0 < asynchronous["staleness_max"]
+    assert asynchronous["utilisation"] > sync["utilisation"]
+
+
+def test_demo_shows_progress_on_standard_error_only(demo):
+    assert "AsyncSGD" in demo[1].stderr
+
+
+def test_demo_leaves_a_picture_and_runs_that_replay(demo):
+    folder, _ = demo
+    assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("SyncSGD", "AsyncSGD"):
+        done = tardigrad("replay", folder / name, "--json")
+        assert json.loads(done.stdout)["replay_identical"] is True, done.stderr
+        assert done.returncode == 0
+
+
+def test_replay_for_people(tmp_path):
+    td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9)).save(tmp_path)
+    done = tardigrad("replay", tmp_path)
+    assert done.stdout == f"{tmp_path}: 9 replies replayed, every bit is the same\n"
+
+
+def test_replay_that_differs_says_where_and_fails(tmp_path):
+    result = td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9))
+    result.state.x[0] += 1e-9
+    result.save(tmp_path)
+    done = tardigrad("replay", tmp_path)
+    assert done.returncode == 1
+    assert "the replay differs: the final states differ" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("replay", "/nonexistent"), "holds no saved run"),
+        (("bench", "nothing"), "unknown benchmark 'nothing': choose one of simulator"),
+        (("demo", "--data", "mnist"), "unknown data set 'mnist'|choose one of"),
+        (("demo", "--out", "/dev/null/demo"), "cannot write /dev/null/demo"),
+        (("demo", "--seed", "-4"), "seed must be an integer >= 0"),
+        (("replay",), "Missing argument"),
+        (("fly",), "No such command"),
+    ],
+)
+def test_errors_are_one_message_without_a_traceback(arguments, message):
+    done = tardigrad(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
+    assert done.stdout == ""
+
+
+def test_help_and_version():
+    assert "demo" in tardigrad("--help").stdout
+    assert tardigrad("--version").stdout == f"{td.__version__}\n"
+    assert "Usage" in tardigrad().stdout + tardigrad().stderr
