@@ -10,13 +10,6 @@ import tardigrad as td
 
 
 @pytest.fixture(autouse=True)
-def _names_in_doctests(doctest_namespace):
-    """Docstring examples may use np and td without importing them."""
-    doctest_namespace["np"] = np
-    doctest_namespace["td"] = td
-
-
-@pytest.fixture(autouse=True)
 def _nothing_left_behind():
     """No test leaves a child process or an open descriptor."""
     descriptors = _open_descriptors()

@@ -182,6 +182,7 @@ def check_rule(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tardigrad as td
     >>> check_rule(td.AsyncSGD(step=0.1), td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4)))
     """

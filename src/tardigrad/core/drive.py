@@ -97,6 +97,7 @@ def run(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tardigrad as td
     >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
     >>> engine = td.Simulated(td.PerClient([1.0, 1.0, 1.0, 8.0]))

@@ -53,6 +53,7 @@ def encode(value: Any, arrays: dict[str, Array]) -> Any:  # noqa: PLR0911
 
     Examples
     --------
+    >>> import numpy as np
     >>> arrays = {}
     >>> encode({"x": np.zeros(2), "n": 3}, arrays)
     {'x': {'$array': 'a0'}, 'n': 3}

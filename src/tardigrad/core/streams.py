@@ -109,6 +109,7 @@ def noise_shape(rng: Rng) -> tuple[int, ...]:
 
     Examples
     --------
+    >>> import numpy as np
     >>> noise_shape(np.random.default_rng(0)), noise_shape(Stream(0, Domain.TASK, replicas=5))
     ((), (5,))
     """

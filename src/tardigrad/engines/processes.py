@@ -98,6 +98,7 @@ class Processes(Engine):
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tardigrad as td
     >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
     >>> result = td.run(td.AsyncSGD(step=0.3), problem, td.Processes(workers=4), stop=td.MaxUpdates(100))

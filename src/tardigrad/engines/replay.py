@@ -123,6 +123,7 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
 
     Examples
     --------
+    >>> import numpy as np
     >>> import tardigrad as td
     >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
     >>> result = td.run(td.AsyncSGD(step=0.2), problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(50))

@@ -15,10 +15,11 @@ class LeastSquares(LinearModel):
 
     Examples
     --------
+    >>> import numpy as np
     >>> problem = LeastSquares((np.array([[1.0, 0.0], [0.0, 2.0]]), np.array([1.0, 2.0])))
     >>> problem.gradient(0, np.zeros(2))
     array([-0.5, -2. ])
-    >>> problem.smoothness()
+    >>> round(problem.smoothness(), 12)
     2.0
     """
 

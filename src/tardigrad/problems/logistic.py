@@ -65,6 +65,7 @@ class LogisticRegression(_Classifier):
 
     Examples
     --------
+    >>> import numpy as np
     >>> problem = LogisticRegression((np.array([[1.0], [-1.0]]), np.array([1, 0])))
     >>> problem.gradient(0, np.zeros(1))
     array([-0.5])
@@ -99,6 +100,7 @@ class SoftmaxRegression(_Classifier):
 
     Examples
     --------
+    >>> import numpy as np
     >>> problem = SoftmaxRegression((np.eye(3), np.array([0, 1, 2])))
     >>> problem.dim, round(float(problem.loss(np.zeros(9))), 4)
     (9, 1.0986)

@@ -115,6 +115,8 @@ class SyncSGD(_SGD[SyncState]):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import tardigrad as td
     >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
     >>> result = td.run(SyncSGD(step=1.0), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(60))
     >>> bool(np.allclose(result.x, 1.0, atol=1e-6))
@@ -205,6 +207,8 @@ class AsyncSGD(_SGD[AsyncState]):
 
     Examples
     --------
+    >>> import numpy as np
+    >>> import tardigrad as td
     >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
     >>> result = td.run(AsyncSGD(step=0.3), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(300))
     >>> bool(np.allclose(result.x, 1.0, atol=1e-6))
