@@ -17,5 +17,6 @@ needs_torch = pytest.mark.skipif(
 def needs_data(name):
     """Skip a test where the files of the data set `name` are not found."""
     return pytest.mark.skipif(
-        not _CI and not datasets.available(name), reason=f"{name} is not on disk: set TARDIGRAD_DATA to the folder that holds it"
+        not _CI and not datasets.available(name),
+        reason=f"{name} is not on disk: set TARDIGRAD_DATA to the folder that holds it",
     )

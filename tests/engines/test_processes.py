@@ -13,6 +13,7 @@ import pytest
 
 import tardigrad as td
 from conftest import make_problem
+from odd_rule import OddRule
 
 
 def run(problem=None, engine=None, stop=None, rule=None, **kwargs):
@@ -200,3 +201,15 @@ def test_bad_number_of_workers(workers):
 def test_bad_timing():
     with pytest.raises(td.InvalidInputError, match="timing must be"):
         td.Processes(2, timing=0.5)
+
+
+def test_cancelled_tasks_leave_nothing_behind_whatever_state_they_were_in():
+    engine = td.Processes(3)
+    seen = []
+    close = engine.close
+    engine.close = lambda: (seen.append((len(engine._jobs), len(engine._versions))), close())
+    result = run(rule=OddRule(cancel_every=2), engine=engine, stop=td.MaxUpdates(400))
+    assert td.replay(result).identical
+    jobs, versions = seen[0]
+    assert jobs <= 4 + 3  # those open, and cancelled ones that workers still compute
+    assert versions <= jobs

@@ -44,7 +44,7 @@ START_TIMEOUT = 60.0
 MAX_STARTS = 3
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Points:
     """A version's points: where they are, and how many tasks still read them."""
 
@@ -55,7 +55,7 @@ class _Points:
     readers: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Job:
     task: Task
     version: int
@@ -193,13 +193,16 @@ class Processes(Engine):
         worker.points_layout = points.layout
 
     def cancel(self, task_id: int) -> None:
-        job = self._jobs[task_id]
-        job.cancelled = True
+        job = self._jobs.get(task_id)
+        if job is None:
+            return  # answered already: the loop drops the reply
         for waiting in (self._waiting, *(worker.waiting for worker in self._pool)):
             if job in waiting:
                 waiting.remove(job)
-                self._release(job)
-                return
+        if any(worker.job is job for worker in self._pool):
+            job.cancelled = True  # the worker goes on to read its points: they stay until its reply
+        else:
+            self._release(job)
 
     def next(self, timeout: float) -> Reply | Lost | None:
         if not self._events:
