@@ -73,7 +73,7 @@ def test_replay_that_differs_says_where_and_fails(tmp_path):
     [
         (("replay", "/nonexistent"), "holds no saved run"),
         (("bench", "nothing"), "unknown benchmark 'nothing': choose one of simulator"),
-        (("demo", "--data", "mnist"), "unknown data set 'mnist'|choose one of"),
+        (("demo", "--data", "mnist"), "the demo knows the data sets fashion-mnist and digits, not 'mnist'"),
         (("demo", "--out", "/dev/null/demo"), "cannot write /dev/null/demo"),
         (("demo", "--seed", "-4"), "seed must be an integer >= 0"),
         (("replay",), "Missing argument"),

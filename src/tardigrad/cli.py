@@ -8,6 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import importlib
 import json
 import sys
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Annotated, Any
 import typer
 
 from tardigrad import __version__
-from tardigrad.core.errors import TardigradError
+from tardigrad.core.errors import RunFileError, TardigradError
 
 app = typer.Typer(
     name="tardigrad",
@@ -57,9 +58,15 @@ def demo(
 @app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
+    modules: Annotated[list[str] | None, typer.Option("--import", help="Module that defines the run's own classes.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a saved run again from its trace, and tell whether every bit is the same."""
+    for module in modules or ():
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise RunFileError(f"cannot import {module}: {error}; it must be in a folder of PYTHONPATH") from error
     from tardigrad.engines.replay import replay as replay_run
 
     found = replay_run(run)

@@ -171,7 +171,11 @@ def read_csv(path: str | Path, target: str, delimiter: str = ",") -> Dataset:
     try:
         lines = _bytes_of(path).decode().splitlines()
         header = [name.strip().strip('"') for name in lines[0].split(delimiter)]
+        if len(lines) < 2:
+            raise ValueError("it has no rows")
         table = np.loadtxt(lines[1:], delimiter=delimiter, ndmin=2)
+        if table.shape[1] != len(header):
+            raise ValueError(f"rows have {table.shape[1]} values, the header names {len(header)}")
     except (ValueError, IndexError) as error:
         raise DataError(f"{path} is not a CSV file of numbers with a header line ({error})") from error
     if target not in header:

@@ -38,21 +38,19 @@ def check_parts(rule: object, problem: object, engine: object) -> None:
         raise InvalidInputError(f"the problem needs at least one client and one variable, not {counts}")
 
 
-def check_counts(**counts: int | None) -> None:
-    """Integers >= 1, or None."""
-    for name, value in counts.items():
-        if value is not None and not (isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value >= 1):
-            raise InvalidInputError(f"{name} must be an integer >= 1, not {value!r}")
-
-
 def starting_point(x0: Array | None, problem: Problem, rule: Rule[Any], replicas: int | None) -> Array:
     """The start with the leading axes of replicas and of array-valued hyper-parameters."""
     try:
-        start = np.asarray(problem.x0() if x0 is None else x0, problem.dtype)
+        start = np.asarray(problem.x0() if x0 is None else x0)
+        if np.iscomplexobj(start):
+            raise TypeError
+        start = start.astype(problem.dtype)
     except (TypeError, ValueError):
         raise InvalidInputError(f"x0 must be an array of numbers, not {x0!r}") from None
     if start.ndim < 1 or start.shape[-1] != problem.dim:
         raise InvalidInputError(f"x0 must have shape (..., {problem.dim}), the problem's dim last, not {start.shape}")
+    if not start.size:
+        raise InvalidInputError(f"x0 has shape {start.shape}: at least one replica is needed")
     if not np.isfinite(start).all():
         raise InvalidInputError("x0 has values that are NaN or infinite: start from finite numbers")
     lead = start.shape[:-1]
@@ -72,7 +70,10 @@ def starting_point(x0: Array | None, problem: Problem, rule: Rule[Any], replicas
 
 def check_measures(bounds: Limits, problem: Problem, x0: Array) -> None:
     """Tolerances on measures that the problem has."""
-    known = problem.measures(x0)
-    for tolerance in bounds.tolerances:
-        if tolerance.measure not in known:
-            raise InvalidInputError(f"the problem has no measure {tolerance.measure!r}; it has {', '.join(known) or 'none'}")
+    wanted = tuple(tolerance.measure for tolerance in bounds.tolerances)
+    if not wanted:
+        return
+    known = problem.measures(x0, wanted)
+    for name in wanted:
+        if name not in known:
+            raise InvalidInputError(f"the problem has no measure {name!r}; it has {', '.join(problem.measures(x0)) or 'none'}")

@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.checks import check_counts, check_measures, check_parts, starting_point
+from tardigrad.core.checks import check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import WorkerError
 from tardigrad.core.guard import Guard
@@ -34,6 +34,7 @@ from tardigrad.core.stopping import Limits, Status, Stop, limits
 from tardigrad.core.streams import Domain, Stream, check_seed
 from tardigrad.core.task import Array, Cancel, Ended, Lost, Reply, Task
 from tardigrad.core.trace import Recorder
+from tardigrad.core.validate import optional_integer
 from tardigrad.core.watch import Verdict, Watch
 from tardigrad.core.worker import WorkerHalf, single_threaded_blas
 
@@ -51,7 +52,7 @@ def run(
     concurrency: int | None = None,
     max_staleness: int | None = None,
     replicas: int | None = None,
-    observers: Sequence[Observer] = (),
+    observers: Observer | Sequence[Observer] = (),
     snapshot_every: int | None = None,
 ) -> Result:
     """Run a rule on a problem with an engine until a condition holds.
@@ -78,7 +79,7 @@ def run(
     replicas : int, optional
         Run so many copies with independent oracle noise in one batch, along a new first axis of the iterates.
         Array-valued hyper-parameters make further axes, which share the noise. All share times and order.
-    observers : sequence of Observer
+    observers : Observer or sequence of them
         Called while the run goes on.
     snapshot_every : int, optional
         Updates between snapshots of ``x`` in ``result.history``; only the first and last by default.
@@ -108,7 +109,10 @@ def run(
     check_parts(rule, problem, engine)
     bounds = limits(stop)
     placement = Placement(problem.n_clients, problem.shared_data)
-    check_counts(concurrency=concurrency, max_staleness=max_staleness, replicas=replicas, snapshot_every=snapshot_every)
+    max_staleness = optional_integer(max_staleness, "max_staleness", low=0)
+    replicas = optional_integer(replicas, "replicas")
+    snapshot_every = optional_integer(snapshot_every, "snapshot_every")
+    concurrency = optional_integer(concurrency, "concurrency")
     if concurrency is None:
         concurrency = rule.default_concurrency(problem, engine.n_workers(placement))
     rule = rule.configure(problem, concurrency, max_staleness)
@@ -116,7 +120,7 @@ def run(
     check_measures(bounds, problem, start)
     half = WorkerHalf(rule, problem, check_seed(seed), replicas)
     history = History(snapshot_every)
-    watch = Watch([history, *observers], bounds, problem)
+    watch = Watch([history, *([observers] if isinstance(observers, Observer) else observers or ())], bounds, problem)
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(single_threaded_blas())
@@ -147,7 +151,7 @@ def run(
         max_staleness=max_staleness,
         replicas=replicas,
         snapshot_every=snapshot_every,
-        oracle_calls=loop.calls or loop.replies,
+        oracle_calls=loop.calls if loop.counted else loop.replies,
         wall_seconds=time.perf_counter() - began,
         measure_seconds=watch.measure_seconds,
     )
@@ -167,6 +171,8 @@ class _Loop:
         self.failures: dict[int, int] = {}
         self.replies = 0
         self.calls = 0
+        #: where every reply costs one call and no limit is set, replies count the calls
+        self.counted = bounds.oracle_calls < inf or type(rule).oracle_calls is not Rule.oracle_calls
 
     def begin(self, x0: Array, n_clients: int, seed: int) -> Verdict | None:
         """Ask the rule for its first state and tasks."""
@@ -184,9 +190,9 @@ class _Loop:
         next_event, receive, admit, engine_now = self.engine.next, self.rule.receive, self.guard.admit, self.engine.now
         submit, points_of, server, watch = self.engine.submit, self.rule.points, self.server, self.watch
         record, pack, open_tasks, interrupted = self.recorder.extend, self.recorder.pack, self.open, self.interrupted
-        cost = self.rule.oracle_calls if type(self.rule).oracle_calls is not Rule.oracle_calls else None
+        cost = self.rule.oracle_calls if self.counted else None
         state, array, max_seconds, max_calls = self.state, np.ndarray, self.bounds.seconds, self.bounds.oracle_calls
-        timed, counted, replies = max_seconds < inf, cost is not None or max_calls < inf, self.replies
+        timed, replies = max_seconds < inf, self.replies
         while not interrupted:
             reply = next_event(max_seconds - engine_now() if timed else inf)
             if type(reply) is not Reply:
@@ -223,14 +229,14 @@ class _Loop:
                         submit(order, version, points)
                     else:
                         self.cancel(order)
+            if cost is not None:
+                self.calls += cost(task)
             if state.version >= watch.due:
                 verdict = watch.look(self.moment())
                 if verdict is not None:
                     return verdict
-            if counted:
-                self.calls += 1 if cost is None else cost(task)
-                if self.calls >= max_calls:
-                    return Status.MAX_ORACLE_CALLS, f"reached the limit of {max_calls} oracle calls"
+            if cost is not None and self.calls >= max_calls:
+                return Status.MAX_ORACLE_CALLS, f"reached the limit of {max_calls} oracle calls"
             if not open_tasks:
                 return Status.STALLED, "no task is in flight and the rule issued none"
         return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
@@ -270,7 +276,8 @@ class _Loop:
 
     def moment(self) -> Moment:
         """What observers are shown."""
-        return Moment(self.state.version, self.replies, self.engine.now(), self.guard.answer(self.state.x))
+        x, diverged = self.guard.answer(self.state.x), self.guard.dead
+        return Moment(self.state.version, self.replies, self.engine.now(), x, diverged)
 
 
 def diverged(reply: Reply, version: int) -> str:

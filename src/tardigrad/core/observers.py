@@ -19,7 +19,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from tardigrad.core.errors import RunFileError
+from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Limits, Status
 from tardigrad.core.task import Array
@@ -27,12 +27,13 @@ from tardigrad.core.task import Array
 
 @dataclass(slots=True)
 class Moment:
-    """What an observer is shown: counts, the engine's time in seconds, and the live iterate."""
+    """What an observer is shown: counts, the engine's time in seconds, the live iterate, replicas that diverged."""
 
     version: int
     replies: int
     seconds: float
     x: Array
+    diverged: Array
 
 
 class Observer:
@@ -117,6 +118,11 @@ class History(Observer):
     def evaluate(self, problem: Problem, names: Collection[str] | None = None) -> dict[str, Array]:
         """The problem's measures (or those named) at every snapshot, kept in ``measures``, each of shape (n, ...)."""
         values = [problem.measures(x, names) for x in self._x]
+        missing = set(names or ()).difference(*values[:1])
+        if missing:
+            raise InvalidInputError(
+                f"the problem has no measure {min(missing)!r}; it has {', '.join(problem.measures(self._x[0]))}"
+            )
         self.measures = {name: np.array([value[name] for value in values]) for name in values[0]} if values else {}
         return self.measures
 

@@ -58,10 +58,10 @@ def encode(value: Any, arrays: dict[str, Array]) -> Any:  # noqa: PLR0911
     >>> encode({"x": np.zeros(2), "n": 3}, arrays)
     {'x': {'$array': 'a0'}, 'n': 3}
     """
+    if isinstance(value, np.generic) and value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+        return {"$scalar": value.dtype.str, "value": value.item()}
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, np.generic):
-        return value.item()
     if isinstance(value, np.ndarray):
         if value.dtype.hasobject:
             raise TypeError("an array of Python objects is not plain data")
@@ -94,12 +94,19 @@ def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
         return arrays[tree["$array"]]
     if "$csr" in tree:
         return sp.csr_array(tuple(decode(tree["$csr"], arrays)), shape=tuple(tree["shape"]))
+    if "$scalar" in tree:
+        return np.dtype(tree["$scalar"]).type(tree["value"])
     if "$tuple" in tree:
         return tuple(decode(tree["$tuple"], arrays))
     if "$dict" in tree:
         return {decode(key, arrays): decode(item, arrays) for key, item in tree["$dict"]}
     items = {key: decode(item, arrays) for key, item in tree.items() if key != "$type"}
-    return _class_of(tree["$type"])(**items) if "$type" in tree else items
+    if "$type" not in tree:
+        return items
+    try:
+        return _class_of(tree["$type"])(**items)
+    except TypeError as error:
+        raise RunFileError(f"the run's {tree['$type']} has other parameters than here: {error}") from error
 
 
 def _class_of(name: str) -> type[Plain]:
@@ -109,13 +116,16 @@ def _class_of(name: str) -> type[Plain]:
             importlib.import_module(module)
         except ImportError as error:
             raise RunFileError(f"the run uses {name}, which cannot be imported here: {error}") from error
-    try:
-        return Plain._known[name]
-    except KeyError:
+    found = Plain._known.get(name)
+    if found is None and module == "__main__":  # saved by a script, read by whoever imports it
+        named = [cls for known, cls in Plain._known.items() if known.partition(":")[2] == name.partition(":")[2]]
+        found = named[0] if len(named) == 1 else None
+    if found is None:
         raise RunFileError(
-            f"the run uses {name}, which is not a class of tardigrad: import its definition first and pass the object"
-            " itself (tardigrad.replay(path, rule=..., problem=...))"
-        ) from None
+            f"the run uses {name}, which is not a class of tardigrad: import the module that defines it first"
+            " (on the command line: --import MODULE)"
+        )
+    return found
 
 
 def same_bits(a: Any, b: Any) -> bool:

@@ -118,7 +118,8 @@ class Result:
             Created if needed; files of an older run in it are replaced.
         with_problem : bool, optional
             Whether to save the problem's data too. By default that is done if the data are a named set
-            (saved by name) or at most 256 MiB. Without it, a replay must be given the problem.
+            (saved by name) or at most 256 MiB. Without it, a replay must be given the problem;
+            so it must be where the problem's class does not say how it is rebuilt (`Plain.fields`).
 
         Raises
         ------
@@ -127,22 +128,15 @@ class Result:
         """
         folder = Path(folder)
         arrays: dict[str, Array] = {}
-        tree = {name: encode(getattr(self, name), arrays) for name in _PLAIN}
+        try:
+            tree = {name: encode(getattr(self, name), arrays) for name in _PLAIN}
+        except TypeError as error:
+            raise RunFileError(f"this run cannot be saved: {error}") from error
         files = {"arrays.npz": pack_arrays(arrays), "trace.npz": self.trace.to_bytes()}
         columns = {name: getattr(self.history, name) for name in ("version", "replies", "seconds", "x")}
         columns.update({f"measure_{name}": values for name, values in self.history.measures.items()})
         files["history.npz"] = pack_arrays(columns)
-        problem_tree = None
-        if self.problem is not None:
-            data: dict[str, Array] = {}
-            problem_tree = encode(self.problem, data)
-            if with_problem is None:
-                with_problem = sum(array.nbytes for array in data.values()) <= LARGE
-            if with_problem:
-                files["problem.npz"] = pack_arrays(data)
-            else:
-                problem_tree = None
-            self.fingerprint = self.problem.fingerprint()
+        problem_tree = self._save_problem(files, with_problem) if self.problem is not None else None
         header = {
             "tardigrad": version("tardigrad"),
             "made_with": made_with(),
@@ -153,6 +147,24 @@ class Result:
         }
         write_folder(folder, header, files)
         return folder
+
+    def _save_problem(self, files: dict[str, bytes], wanted: bool | None) -> Any:
+        """The problem's tree, its data added to the files; None where it is left out."""
+        assert self.problem is not None
+        data: dict[str, Array] = {}
+        try:
+            tree = encode(self.problem, data)
+        except TypeError as error:
+            if wanted:
+                raise RunFileError(f"the problem cannot be saved: {error}") from error
+            return None
+        self.fingerprint = self.problem.fingerprint()
+        if wanted is None:
+            wanted = sum(array.nbytes for array in data.values()) <= LARGE
+        if not wanted:
+            return None
+        files["problem.npz"] = pack_arrays(data)
+        return tree
 
     @classmethod
     def load(cls, folder: str | Path, problem: Problem | None = None) -> Result:
@@ -177,6 +189,8 @@ class Result:
         except (KeyError, ValueError, TypeError) as error:
             raise RunFileError(f"{folder} is not a saved run that this version understands ({error!r})") from error
         if problem is None and tree is not None:
+            if "problem.npz" not in files:
+                raise RunFileError(f"{folder}: run.json lists no problem.npz, but the run was saved with its problem")
             problem = decode(tree, unpack_arrays(files["problem.npz"], folder / "problem.npz"))
         if problem is not None and fingerprint is not None and problem.fingerprint() != fingerprint:
             raise RunFileError(

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array
+from tardigrad.core.validate import number
 
 
 class StepSequence(Plain):
@@ -55,9 +57,9 @@ class PowerStep(StepSequence):
     offset: float = 1.0
 
     def __post_init__(self) -> None:
-        check_step(self.scale, "PowerStep.scale")
-        if not (np.isfinite(self.power) and self.power >= 0 and np.isfinite(self.offset) and self.offset > 0):
-            raise InvalidInputError(f"PowerStep needs power >= 0 and offset > 0, not {self.power} and {self.offset}")
+        object.__setattr__(self, "scale", check_step(self.scale, "PowerStep.scale", sequence=False))
+        object.__setattr__(self, "power", number(self.power, "PowerStep.power", low=0))
+        object.__setattr__(self, "offset", number(self.offset, "PowerStep.offset", above=0))
 
     def __call__(self, n: int) -> float | Array:
         step: float | Array = self.scale / (n + self.offset) ** self.power
@@ -71,16 +73,18 @@ class PowerStep(StepSequence):
 Step = float | Array | StepSequence
 
 
-def check_step(step: Step, name: str = "step") -> None:
-    """Raise unless every step is finite and positive."""
-    if isinstance(step, StepSequence):
-        return
+def check_step(step: Any, name: str = "step", sequence: bool = True) -> Any:
+    """The step as a float, an array or a sequence; an error unless every step is finite and positive."""
+    if sequence and isinstance(step, StepSequence):
+        return step
     try:
-        values = np.asarray(step, dtype=float)
+        values = np.array(step, dtype=float)
     except (TypeError, ValueError):
         values = np.array(np.nan)
-    if values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
-        raise InvalidInputError(f"{name} must be a positive number, an array of them or a StepSequence, not {step!r}")
+    if isinstance(step, bool) or values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
+        kinds = "a positive number, an array of them or a StepSequence" if sequence else "a positive number or an array of them"
+        raise InvalidInputError(f"{name} must be {kinds}, not {step!r}")
+    return values if values.ndim else float(values)
 
 
 def step_shape(step: Step) -> tuple[int, ...]:

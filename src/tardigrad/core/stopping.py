@@ -13,10 +13,10 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
-from numbers import Real
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
+from tardigrad.core.validate import integer, number
 
 
 class Status(StrEnum):
@@ -52,7 +52,7 @@ class MaxUpdates(Stop):
     n: int
 
     def __post_init__(self) -> None:
-        _positive(self.n, "MaxUpdates")
+        object.__setattr__(self, "n", integer(self.n, "MaxUpdates"))
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class MaxSeconds(Stop):
     seconds: float
 
     def __post_init__(self) -> None:
-        _positive(self.seconds, "MaxSeconds")
+        object.__setattr__(self, "seconds", number(self.seconds, "MaxSeconds", above=0))
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class MaxOracleCalls(Stop):
     n: int
 
     def __post_init__(self) -> None:
-        _positive(self.n, "MaxOracleCalls")
+        object.__setattr__(self, "n", integer(self.n, "MaxOracleCalls"))
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,12 @@ class Tolerance(Stop):
     every: int = 100
 
     def __post_init__(self) -> None:
-        _positive(self.every, "Tolerance.every")
+        object.__setattr__(self, "every", integer(self.every, "Tolerance.every"))
         if (self.at_most is None) == (self.at_least is None):
             raise InvalidInputError(f"Tolerance({self.measure!r}) needs one of at_most and at_least, not both or none")
+        for name in ("at_most", "at_least"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, number(getattr(self, name), f"Tolerance.{name}"))
 
 
 @dataclass(frozen=True)
@@ -138,8 +141,3 @@ def limits(stop: Stop | None) -> Limits:
         raise InvalidInputError(f"stop must be made of {known}, joined with |, not {stop!r}")
     infinite = math.inf
     return Limits(min(updates, default=infinite), min(seconds, default=infinite), min(calls, default=infinite), tolerances)
-
-
-def _positive(value: float, name: str) -> None:
-    if not (isinstance(value, Real) and 0 < value < math.inf):
-        raise InvalidInputError(f"{name} must be a finite number > 0, not {value!r}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.validate import integer
 
 
 class Domain(IntEnum):
@@ -142,7 +142,5 @@ class Uniforms:
 
 
 def check_seed(seed: int) -> int:
-    """The seed as a plain int, or an error that says what a seed is."""
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise InvalidInputError(f"seed must be an integer >= 0, not {seed!r}: runs are reproduced from it")
-    return int(seed)
+    """The seed as a plain int."""
+    return integer(seed, "seed", low=0)

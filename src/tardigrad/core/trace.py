@@ -122,6 +122,8 @@ class Trace(Plain):
         return len(self.table)
 
     def __getitem__(self, name: str) -> Array:
+        if name not in COLUMNS:
+            raise KeyError(f"a trace has no column {name!r}; it has {', '.join(COLUMNS)}")
         column: Array = self.table[name]
         return column
 

@@ -87,6 +87,7 @@ class Watch:
         began = time.perf_counter()
         value = np.asarray(self._problem.measures(moment.x, (tolerance.measure,))[tolerance.measure])
         self.measure_seconds += time.perf_counter() - began
+        value = value[~moment.diverged]  # replicas that are masked will never get there
         if tolerance.at_most is not None:
             worst, bound = value.max(), f"at most {tolerance.at_most:g}"
             met = worst <= tolerance.at_most

@@ -4,8 +4,8 @@ Rules of this file:
 
 - control goes through a socket as short messages; arrays are never pickled;
 - arrays of more than `INLINE` bytes in all go through shared memory, smaller ones behind the message;
-- a worker owns two places for payloads and uses them in turn: it can work on its next task while the
-  server still reads the last reply.
+- a worker keeps its last two payloads: it can work on its next task while the server still reads the
+  last reply.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def unpack(message: bytes) -> tuple[Any, ...]:
     return header
 
 
-def inline_arrays(message: bytes, layout: Layout) -> Points:
-    """The arrays behind the header."""
+def inline_arrays(message: bytes | bytearray, layout: Layout) -> Points:
+    """The arrays behind the header; as writable as the message."""
     (length,) = _HEAD.unpack_from(message)
     return read(message, _begin(length), layout)
 

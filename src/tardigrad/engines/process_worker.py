@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 import traceback
+from collections import deque
 from multiprocessing.connection import Connection
 
 import numpy as np
@@ -25,7 +26,7 @@ from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf, single_threaded_blas
 from tardigrad.engines.process_wire import FAILED, INLINE, READY, REPLY, inline_arrays, pack, unpack
-from tardigrad.engines.shared_memory import Layout, SharedBuffer, layout_of, read, size_of, write
+from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, read, size_of
 
 
 def main(arguments: list[str]) -> None:
@@ -60,38 +61,38 @@ def _serve(
 ) -> None:
     answer, uniform = half.open(), Uniforms(half.seed, Domain.TIMING)
     layout: Layout = ()
-    payload_layout: tuple[bool, Layout] | None = None
-    turn = 0
+    told: tuple[bool, Layout] | None = None
+    slots, places = Slots(payload_buffer), deque[tuple[int, int]]()
     while True:
         message = control.recv_bytes()
         began = time.monotonic()
         fields, zero, new_layout, offset = unpack(message)
         layout = new_layout or layout
         task = Task(*fields)
-        if offset is None:
-            points = inline_arrays(message, layout)
-        else:
-            points = read(points_buffer.mapped(offset + size_of(layout)), offset, layout)
         try:
+            if offset is None:
+                points = inline_arrays(message, layout)
+            else:
+                points = read(points_buffer.mapped(offset + size_of(layout)), offset, layout)
             payload = answer(task, points)
+            if timing is not None:
+                u = uniform(task.id) if timing.random else 0.5
+                left = began + timing.duration(task.client, began - zero, u) - time.monotonic()
+                if left > 0:
+                    time.sleep(left)
+            arrays = payload if isinstance(payload, tuple) else (payload,)
+            this = isinstance(payload, tuple), layout_of(arrays)
+            n_bytes, place = size_of(this[1]), None
+            if n_bytes > INLINE:
+                if len(places) == 2:  # the server has done with the last but one: it has sent a task since
+                    slots.give_back(*places.popleft())
+                place = slots.put(arrays, n_bytes)
+                places.append((place, n_bytes))
         except Exception:
             control.send_bytes(pack((FAILED, task.id, traceback.format_exc())))
             continue
-        if timing is not None:
-            u = uniform(task.id) if timing.random else 0.5
-            left = began + timing.duration(task.client, began - zero, u) - time.monotonic()
-            if left > 0:
-                time.sleep(left)
-        arrays = payload if isinstance(payload, tuple) else (payload,)
-        this = isinstance(payload, tuple), layout_of(arrays)
-        told, payload_layout = (None if this == payload_layout else this), this
-        n_bytes = size_of(this[1])
-        place = None
-        if n_bytes > INLINE:
-            turn = 1 - turn
-            place = turn * n_bytes
-            write(payload_buffer.mapped(2 * n_bytes), place, arrays)
-        header = (REPLY, task.id, began - zero, time.monotonic() - zero, told, place)
+        header = (REPLY, task.id, began - zero, time.monotonic() - zero, None if this == told else this, place)
+        told = this
         control.send_bytes(pack(header) if place is not None else pack(header, arrays, n_bytes))
 
 

@@ -33,6 +33,7 @@ from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.task import Lost, Points, Reply, Task
 from tardigrad.core.timing import Timing
+from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.process_wire import FAILED, INLINE, READY, inline_arrays, pack, unpack
 from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, read, size_of
@@ -109,11 +110,9 @@ class Processes(Engine):
     def __init__(self, workers: int | None = None, timing: Timing | None = None) -> None:
         if os.name != "posix":
             raise InvalidInputError("Processes needs a POSIX system (Linux, macOS); use Simulated here")
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise InvalidInputError(f"workers must be an integer >= 1 or None, not {workers!r}")
         if timing is not None and not isinstance(timing, Timing):
             raise InvalidInputError(f"timing must be one such as Constant(0.01) or None, not {timing!r}")
-        self.workers = workers
+        self.workers = optional_integer(workers, "workers")
         self.timing = timing
         self._pool: list[_Worker] = []
         self._buffers: list[SharedBuffer] = []
@@ -133,16 +132,18 @@ class Processes(Engine):
             self.timing.check(placement.n_clients)
         self._shared = placement.shared_data
         self._zero = time.monotonic()
-        self._slots = Slots()
-        self._setup = _write_setup(half, self.timing)
-        self._buffers = [self._slots.buffer, self._setup]
         self._selector = selectors.DefaultSelector()
+        self._buffers = [SharedBuffer(), SharedBuffer()]
+        points, self._setup = self._buffers
+        self._slots = Slots(points)
+        _write_setup(self._setup, half, self.timing)
         self._versions: dict[int, _Points] = {}
         self._jobs: dict[int, _Job] = {}
         self._waiting: deque[_Job] = deque()
         self._events: deque[Reply | Lost] = deque()
         self._starts = [0] * self.n_workers(placement)
-        self._pool = [self._spawn(number) for number in range(len(self._starts))]
+        for number in range(len(self._starts)):
+            self._pool.append(self._spawn(number))
         deadline = time.monotonic() + START_TIMEOUT
         while not all(worker.ready for worker in self._pool):
             self._listen(PATIENCE)
@@ -152,19 +153,20 @@ class Processes(Engine):
 
     def submit(self, task: Task, version: int, points: Points) -> None:
         job = self._jobs.get(task.id)
-        if job is None:  # a lost task that is submitted again keeps its job and its points
+        again = job is not None  # a lost task keeps its job, its points and its place in the line
+        if job is None:
             kept = self._versions.get(version)
             if kept is None:
                 kept = self._versions[version] = self._keep(points)
             kept.readers += 1
             job = self._jobs[task.id] = _Job(task, version, kept, self.now())
-        if self._shared:
-            self._waiting.append(job)
-            for worker in self._pool:
-                self._feed(worker)
+        workers = self._pool if self._shared else [self._pool[task.client % len(self._pool)]]
+        waiting = self._waiting if self._shared else workers[0].waiting
+        if again:
+            waiting.appendleft(job)
         else:
-            worker = self._pool[task.client % len(self._pool)]
-            worker.waiting.append(job)
+            waiting.append(job)
+        for worker in workers:
             self._feed(worker)
 
     def _keep(self, points: Points) -> _Points:
@@ -235,7 +237,7 @@ class Processes(Engine):
             _, started, finished, layout, place = content
             is_tuple, payload_layout = worker.payload_layout = layout or worker.payload_layout
             if place is None:
-                arrays = inline_arrays(message, payload_layout)
+                arrays = inline_arrays(bytearray(message), payload_layout)
             else:
                 memory = worker.payload.mapped(place + size_of(payload_layout))
                 arrays = read(memory, place, payload_layout)
@@ -276,11 +278,12 @@ class Processes(Engine):
         # one BLAS thread each; the same modules can be imported as here
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        command = [sys.executable, "-m", "tardigrad.engines.process_worker", *map(str, fds)]
+        # -P: the current folder is no place to look for modules, unless it is one here
+        command = [sys.executable, "-P", "-m", "tardigrad.engines.process_worker", *map(str, fds)]
+        env = {**os.environ, **one, "PYTHONPATH": path}
         try:
-            process = subprocess.Popen(
-                command, pass_fds=fds, stdin=subprocess.DEVNULL, env={**os.environ, **one, "PYTHONPATH": path}
-            )
+            # a group of its own: Ctrl-C is for the server
+            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env, process_group=0)
         except OSError as error:
             os.close(life_write)
             here.close()
@@ -304,9 +307,9 @@ class Processes(Engine):
 
     def _discard(self, worker: _Worker) -> int:
         """End a worker's process and connection; its exit code."""
-        assert self._selector is not None
-        with contextlib.suppress(KeyError):
-            self._selector.unregister(worker.control)
+        if self._selector is not None and not worker.control.closed:
+            with contextlib.suppress(KeyError):
+                self._selector.unregister(worker.control)
         worker.control.close()
         if worker.life >= 0:
             os.close(worker.life)
@@ -322,20 +325,18 @@ class Processes(Engine):
         return time.monotonic() - self._zero
 
     def close(self) -> None:
-        if self._selector is None:
-            return
         for worker in self._pool:
             worker.process.kill()  # workers hold nothing that is not kept here
-        for worker in self._pool:
-            self._discard(worker)
-        self._pool = []
-        self._selector.close()
-        self._selector = None
-        for buffer in self._buffers:
-            buffer.close()
+        while self._pool:
+            self._discard(self._pool.pop())
+        while self._buffers:
+            self._buffers.pop().close()
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
 
 
-def _write_setup(half: WorkerHalf, timing: Timing | None) -> SharedBuffer:
+def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) -> None:
     """The worker's half and the timing in shared memory, arrays behind the pickle."""
     views: list[pickle.PickleBuffer] = []
     try:
@@ -346,7 +347,6 @@ def _write_setup(half: WorkerHalf, timing: Timing | None) -> SharedBuffer:
             " generators out of them"
         ) from error
     arrays = [np.frombuffer(view.raw(), np.uint8) for view in views]
-    buffer = SharedBuffer()
     # where each array ends up depends on the length of the head, which holds these places: leave ample room
     head_room = 8 + len(main) + 64 * (len(arrays) + 2)
     begin = -(-head_room // 64) * 64
@@ -360,4 +360,3 @@ def _write_setup(half: WorkerHalf, timing: Timing | None) -> SharedBuffer:
     memory[8 : 8 + len(head)] = head
     for (low, high), array in zip(offsets, arrays, strict=True):
         memory[low:high] = array.data
-    return buffer

@@ -16,7 +16,7 @@ from typing import Any
 
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine, Placement
-from tardigrad.core.errors import ReplayError, RunFileError
+from tardigrad.core.errors import InvalidInputError, ReplayError, RunFileError
 from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
@@ -35,6 +35,10 @@ class Replay(Engine):
     """
 
     def __init__(self, trace: Trace) -> None:
+        if not isinstance(trace, Trace):
+            raise InvalidInputError(
+                f"Replay needs a trace, such as result.trace, not {trace!r}; tardigrad.replay takes a result"
+            )
         self.trace = trace
 
     def fields(self) -> dict[str, Any]:
@@ -130,8 +134,10 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
     >>> td.replay(result).identical
     True
     """
-    if not isinstance(recorded, Result):
+    if isinstance(recorded, (str, Path)):
         recorded = Result.load(recorded, problem)
+    if not isinstance(recorded, Result):
+        raise InvalidInputError(f"expected a Result or the folder of a saved run, not {recorded!r}")
     problem = problem or recorded.problem
     if problem is None:
         raise RunFileError("the run was saved without its problem: pass it, tardigrad.replay(run, problem=...)")

@@ -29,6 +29,9 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 def layout_of(arrays: Sequence[Array]) -> Layout:
     """What a reader must know to make arrays of bytes."""
+    for array in arrays:
+        if array.dtype.hasobject:
+            raise TypeError(f"an array of Python objects ({array.shape}) cannot be shared between processes")
     return tuple((array.dtype.str, array.shape) for array in arrays)
 
 
@@ -45,7 +48,7 @@ def write(buffer: memoryview | mmap.mmap | bytearray, offset: int, arrays: Seque
         offset += _aligned(array.nbytes)
 
 
-def read(buffer: memoryview | mmap.mmap | bytes, offset: int, layout: Layout) -> Points:
+def read(buffer: memoryview | mmap.mmap | bytes | bytearray, offset: int, layout: Layout) -> Points:
     """Arrays that look into a buffer, without a copy."""
     arrays = []
     for dtype, shape in layout:
@@ -75,7 +78,7 @@ class SharedBuffer:
         if self._map is None or len(self._map) < n_bytes:
             if self._access == mmap.ACCESS_WRITE and os.fstat(self.fd).st_size < n_bytes:
                 try:
-                    os.posix_fallocate(self.fd, 0, _aligned(n_bytes))
+                    self._lengthen(_aligned(n_bytes))
                 except OSError as error:
                     raise WorkerError(
                         f"cannot get {n_bytes / 2**20:.0f} MiB of shared memory ({error.strerror}): use fewer workers or"
@@ -84,6 +87,12 @@ class SharedBuffer:
             # arrays may still look into an older mapping: it goes when they do
             self._map = mmap.mmap(self.fd, 0, access=self._access)
         return self._map
+
+    def _lengthen(self, n_bytes: int) -> None:
+        if hasattr(os, "posix_fallocate"):  # memory that is not there is missed now, not by a bus error later
+            os.posix_fallocate(self.fd, 0, n_bytes)
+        else:
+            os.ftruncate(self.fd, n_bytes)
 
     def close(self) -> None:
         """Give the descriptor back; the memory goes with the last array that looks into it."""
@@ -94,26 +103,30 @@ class SharedBuffer:
 
 
 class Slots:
-    """Places in a buffer that are taken and given back."""
+    """Places in a buffer that are taken and given back.
 
-    def __init__(self) -> None:
-        self.buffer = SharedBuffer()
+    Places come in four sizes an octave, so that arrays whose size changes find places again.
+    """
+
+    def __init__(self, buffer: SharedBuffer) -> None:
+        self.buffer = buffer
         self._end = 0
         self._free: dict[int, list[int]] = {}
 
     def put(self, arrays: Sequence[Array], n_bytes: int) -> int:
         """Copy arrays to a free place; its offset."""
-        free = self._free.get(n_bytes)
+        size = _size_class(n_bytes)
+        free = self._free.get(size)
         if free:
             offset = free.pop()
         else:
-            offset, self._end = self._end, self._end + n_bytes
+            offset, self._end = self._end, self._end + size
         write(self.buffer.mapped(self._end), offset, arrays)
         return offset
 
     def give_back(self, offset: int, n_bytes: int) -> None:
         """A place may be used again."""
-        self._free.setdefault(n_bytes, []).append(offset)
+        self._free.setdefault(_size_class(n_bytes), []).append(offset)
 
 
 def _anonymous_file() -> int:
@@ -123,6 +136,11 @@ def _anonymous_file() -> int:
     folder = "/dev/shm" if Path("/dev/shm").is_dir() else None
     with tempfile.TemporaryFile(dir=folder) as file:
         return os.dup(file.fileno())
+
+
+def _size_class(n_bytes: int) -> int:
+    step = max(ALIGNMENT, 1 << max(n_bytes.bit_length() - 3, 0))
+    return -(-n_bytes // step) * step
 
 
 def _aligned(n_bytes: int) -> int:

@@ -20,6 +20,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Points, Reply, Task
 from tardigrad.core.timing import Timing
+from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
 
 #: a job that waits for its worker: task, version, points, time of submission, number of submission
@@ -49,10 +50,8 @@ class Simulated(Engine):
     def __init__(self, timing: Timing, workers: int | None = None) -> None:
         if not isinstance(timing, Timing):
             raise InvalidInputError(f"Simulated needs a timing such as Constant(1.0), not {timing!r}")
-        if workers is not None and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 1):
-            raise InvalidInputError(f"workers must be an integer >= 1 or None, not {workers!r}")
         self.timing = timing
-        self.workers = workers
+        self.workers = optional_integer(workers, "workers")
         self._clock = 0.0
 
     def fields(self) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
 
 
 class Dataset(Plain):
@@ -35,7 +36,7 @@ class Dataset(Plain):
 
     def __init__(self, X: Any, y: Any) -> None:
         self.X = _as_rows(X)
-        self.y = np.asarray(y)
+        self.y = _as_labels(y)
         if self.y.ndim != 1 or len(self.y) != self.X.shape[0]:
             raise InvalidInputError(f"y must have shape ({self.X.shape[0]},), a label for each row of X, not {self.y.shape}")
         if np.issubdtype(self.y.dtype, np.floating) and not np.isfinite(self.y).all():
@@ -60,8 +61,23 @@ def as_dataset(data: Any) -> Dataset:
     raise InvalidInputError(f"data must be a pair (X, y) or a Dataset, not {type(data).__name__}")
 
 
+def _as_labels(y: Any) -> Array:
+    try:
+        labels = np.asarray(y)
+    except ValueError:
+        raise InvalidInputError("y must be one label a row: its entries have different lengths") from None
+    if labels.dtype.kind not in "biufUS":
+        raise InvalidInputError(f"y must hold numbers or strings, all of one kind, not {labels.dtype}")
+    return labels
+
+
 def _as_rows(X: Any) -> Any:
-    rows = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
+    try:
+        rows = sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
+    except ValueError:
+        raise InvalidInputError("X must be a matrix: its rows have different lengths") from None
+    if rows.dtype.kind == "c":
+        raise InvalidInputError(f"X must hold real numbers, not {rows.dtype}")
     if rows.dtype not in (np.float32, np.float64):
         try:
             rows = rows.astype(np.float64)
@@ -74,4 +90,6 @@ def _as_rows(X: Any) -> Any:
         at = np.argwhere(~np.isfinite(values))[0]
         where = f"X[{at[0]}, {at[1]}]" if values.ndim == 2 else f"stored value {at[0]} of X"
         raise InvalidInputError(f"{where} is {values[tuple(at)]}: remove such rows or fill them in")
+    if not (sp.issparse(rows) or rows.flags.c_contiguous or rows.flags.f_contiguous):
+        rows = np.ascontiguousarray(rows)  # sums over a view take another order than over its copy at a worker
     return rows

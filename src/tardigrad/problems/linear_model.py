@@ -27,6 +27,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng, noise_shape
 from tardigrad.core.task import Array
+from tardigrad.core.validate import optional_integer
 from tardigrad.problems.data import Dataset, as_dataset
 from tardigrad.problems.partition import Iid, Partition, Shared
 from tardigrad.problems.regularizers import L2, Regularizer
@@ -94,9 +95,8 @@ class LinearModel(Problem):
             raise InvalidInputError(f"partition must be a Partition such as Iid(4), not {self.partition!r}")
         if not isinstance(self.regularizer, Regularizer):
             raise InvalidInputError(f"regularizer must be one such as L2(0.01), not {self.regularizer!r}")
-        if self.batch is not None and (isinstance(self.batch, bool) or self.batch != int(self.batch) or self.batch < 1):
-            raise InvalidInputError(f"batch must be an integer >= 1 or None for exact gradients, not {self.batch!r}")
-        if self.weights not in ("equal", "rows"):
+        self.batch = optional_integer(self.batch, "batch")
+        if not isinstance(self.weights, str) or self.weights not in ("equal", "rows"):
             raise InvalidInputError(f"weights must be 'equal' or 'rows', not {self.weights!r}")
         if self.test is not None and self.test.X.shape[1] != self.data.X.shape[1]:
             raise InvalidInputError(f"test rows have {self.test.X.shape[1]} features, those of data {self.data.X.shape[1]}")

@@ -12,6 +12,7 @@ from __future__ import annotations
 import warnings
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.core.task import Array
+from tardigrad.core.validate import integer, number
 
 
 class Partition(Plain):
@@ -66,7 +68,7 @@ class Iid(Partition):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_clients(self.n_clients)
+        _set_clients(self)
 
     def owners(self, labels: Array) -> Array:
         owners = np.arange(len(labels)) % self.n_clients
@@ -99,9 +101,8 @@ class Dirichlet(Partition):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_clients(self.n_clients)
-        if not (np.isfinite(self.alpha) and self.alpha > 0):
-            raise InvalidInputError(f"alpha must be a finite number > 0, not {self.alpha!r}")
+        _set_clients(self)
+        object.__setattr__(self, "alpha", number(self.alpha, "alpha", above=0))
 
     def owners(self, labels: Array) -> Array:
         _check_labels(labels, "Dirichlet")
@@ -143,9 +144,8 @@ class Shards(Partition):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _check_clients(self.n_clients)
-        if self.per_client < 1:
-            raise InvalidInputError(f"per_client must be an integer >= 1, not {self.per_client!r}")
+        _set_clients(self)
+        object.__setattr__(self, "per_client", integer(self.per_client, "per_client"))
 
     def owners(self, labels: Array) -> Array:
         n_shards = self.n_clients * self.per_client
@@ -169,7 +169,7 @@ class Shared(Partition):
     n_clients: int
 
     def __post_init__(self) -> None:
-        _check_clients(self.n_clients)
+        _set_clients(self)
 
     def owners(self, labels: Array) -> Array:
         raise TypeError("rows of a Shared partition have no single owner")
@@ -199,9 +199,10 @@ class Given(Partition):
         return self.clients
 
 
-def _check_clients(n_clients: int) -> None:
-    if isinstance(n_clients, bool) or not isinstance(n_clients, (int, np.integer)) or n_clients < 1:
-        raise InvalidInputError(f"n_clients must be an integer >= 1, not {n_clients!r}")
+def _set_clients(partition: Any) -> None:
+    object.__setattr__(partition, "n_clients", integer(partition.n_clients, "n_clients"))
+    if hasattr(partition, "seed"):
+        object.__setattr__(partition, "seed", integer(partition.seed, "seed", low=0))
 
 
 def _check_labels(labels: Array, name: str) -> None:

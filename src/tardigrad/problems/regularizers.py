@@ -12,9 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array
+from tardigrad.core.validate import number
 
 
 class Regularizer(Plain):
@@ -41,7 +41,7 @@ class L2(Regularizer):
     rho: float
 
     def __post_init__(self) -> None:
-        _check_rho(self.rho)
+        object.__setattr__(self, "rho", number(self.rho, "rho", low=0))
 
     def value(self, x: Array) -> Array:
         return self.rho / 2 * np.einsum("...i,...i->...", x, x)
@@ -66,7 +66,7 @@ class SmoothNonconvex(Regularizer):
     rho: float
 
     def __post_init__(self) -> None:
-        _check_rho(self.rho)
+        object.__setattr__(self, "rho", number(self.rho, "rho", low=0))
 
     def value(self, x: Array) -> Array:
         square = x * x
@@ -81,8 +81,3 @@ class SmoothNonconvex(Regularizer):
     @property
     def curvature(self) -> float:
         return 2 * self.rho
-
-
-def _check_rho(rho: float) -> None:
-    if not (np.isfinite(rho) and rho >= 0):
-        raise InvalidInputError(f"rho must be a finite number >= 0, not {rho!r}")

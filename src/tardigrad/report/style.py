@@ -34,7 +34,11 @@ def tidy(axes: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> Any:
 
 def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure; the ending of the name chooses the format."""
+    if Path(path).is_dir():
+        raise RunFileError(f"cannot write {path}: it is a folder; give the name of a file, such as run.png")
     try:
         figure.savefig(path, dpi=140)
+    except ValueError as error:
+        raise RunFileError(f"cannot write {path}: {error}") from error
     except OSError as error:
         raise RunFileError(f"cannot write {path}: {error.strerror or error}") from error

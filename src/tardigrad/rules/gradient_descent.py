@@ -30,6 +30,7 @@ from tardigrad.core.rule import Orders, Rule, S, State, scratch_field
 from tardigrad.core.steps import Step, StepSequence, check_step, step_at, step_shape
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
+from tardigrad.core.validate import integer, number, optional_integer
 
 NextClient = Literal["answered", "uniform", "shuffled"]
 
@@ -41,11 +42,8 @@ class _SGD(Rule[S], Generic[S]):
     momentum: float
 
     def _check(self) -> None:
-        if isinstance(self.step, (list, tuple)):
-            object.__setattr__(self, "step", np.asarray(self.step, float))
-        check_step(self.step)
-        if not 0 <= self.momentum < 1:
-            raise InvalidInputError(f"momentum must be in [0, 1), not {self.momentum!r}")
+        object.__setattr__(self, "step", check_step(self.step))
+        object.__setattr__(self, "momentum", number(self.momentum, "momentum", low=0, below=1))
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -58,7 +56,7 @@ class _SGD(Rule[S], Generic[S]):
 
     def _descend(self, state: Any, gradient: Any, factor: float = 1.0) -> None:
         """``v <- momentum v + gradient; x <- x - step factor v``, in place."""
-        buffer, step = state.scratch or self._workspace(state)
+        buffer, step = state.scratch or self._workspace(state, gradient)
         if step is None:
             step = step_at(self.step, state.version)
         if factor != 1.0:
@@ -71,8 +69,10 @@ class _SGD(Rule[S], Generic[S]):
         state.x -= buffer
         state.version += 1
 
-    def _workspace(self, state: Any) -> tuple[Array, Array | None]:
+    def _workspace(self, state: Any, gradient: Array) -> tuple[Array, Array | None]:
         """Room for a temporary, and a constant step as an array, which NumPy need not convert at every update."""
+        if gradient.shape != state.x.shape:
+            raise InvalidInputError(f"a gradient has shape {gradient.shape}, the iterates {state.x.shape}: they must be equal")
         step = None
         if not isinstance(self.step, StepSequence):
             step = np.asarray(step_at(self.step, 0), state.x.dtype)
@@ -131,10 +131,11 @@ class SyncSGD(_SGD[SyncState]):
 
     def __post_init__(self) -> None:
         self._check()
+        object.__setattr__(self, "sample", optional_integer(self.sample, "sample"))
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> SyncSGD:
-        if self.sample is not None and not 1 <= self.sample <= problem.n_clients:
-            raise InvalidInputError(f"sample must be between 1 and the {problem.n_clients} clients, not {self.sample!r}")
+        if self.sample is not None:
+            integer(self.sample, "sample", high=problem.n_clients)
         return self
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[SyncState, Orders]:
@@ -196,7 +197,8 @@ class AsyncSGD(_SGD[AsyncState]):
     delay_adaptive : bool
         Multiply the step by ``K / max(K, staleness)``, K tasks in flight.
     concurrency : int, optional
-        K, the tasks kept in flight; set by the run.
+        K, the tasks kept in flight; by default the run's: all clients for "answered", else as many as can be
+        worked on at a time.
 
     References
     ----------
@@ -223,10 +225,13 @@ class AsyncSGD(_SGD[AsyncState]):
 
     def __post_init__(self) -> None:
         self._check()
+        object.__setattr__(self, "concurrency", optional_integer(self.concurrency, "concurrency"))
         if self.next_client not in get_args(NextClient):
             raise InvalidInputError(f"next_client must be one of {', '.join(get_args(NextClient))}, not {self.next_client!r}")
 
     def default_concurrency(self, problem: Problem, n_workers: int) -> int:
+        if self.concurrency is not None:
+            return self.concurrency
         every_client = self.next_client == "answered" and not problem.shared_data
         return max(n_workers, problem.n_clients) if every_client else n_workers
 

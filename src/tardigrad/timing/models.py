@@ -15,6 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 
@@ -22,15 +23,23 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.core.timing import Timing
 from tardigrad.core.trace import Trace
+from tardigrad.core.validate import number
 
 _NORMAL = NormalDist()
+SECONDS = "a number of seconds"
+_LARGEST = 1 - 2.0**-53  # below 1, where quantiles are infinite
 _SMALLEST = 2.0**-54  # below every uniform number but 0, where a normal quantile is infinite
 
 
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 < value < math.inf:
-            raise InvalidInputError(f"{name} must be a number of seconds > 0, not {value!r}")
+def _durations(values: Any, name: str) -> tuple[float, ...]:
+    """A duration for each client."""
+    try:
+        array = np.asarray(values, float).ravel()
+    except (TypeError, ValueError):
+        raise InvalidInputError(f"{name} must be a duration or one for each client, not {values!r}") from None
+    if not len(array):
+        raise InvalidInputError(f"{name} needs a duration for each client, not an empty list")
+    return tuple(number(value, f"{name}, client {i},", above=0, what=SECONDS) for i, value in enumerate(array.tolist()))
 
 
 @dataclass(frozen=True)
@@ -48,7 +57,7 @@ class Constant(Timing):
     seconds: float = 1.0
 
     def __post_init__(self) -> None:
-        _check_positive(Constant=self.seconds)
+        object.__setattr__(self, "seconds", number(self.seconds, "Constant", above=0, what=SECONDS))
 
     def duration(self, client: int, start: float, u: float) -> float:
         return self.seconds
@@ -74,11 +83,7 @@ class PerClient(Timing):
     seconds: Sequence[float]
 
     def __post_init__(self) -> None:
-        values = tuple(float(value) for value in np.asarray(self.seconds, float).ravel())
-        if not values:
-            raise InvalidInputError("PerClient needs a duration for each client, not an empty list")
-        _check_positive(**{f"PerClient, client {i}": value for i, value in enumerate(values)})
-        object.__setattr__(self, "seconds", values)
+        object.__setattr__(self, "seconds", _durations(self.seconds, "PerClient"))
 
     @classmethod
     def linear(cls, n_clients: int, slowest: float) -> PerClient:
@@ -99,18 +104,15 @@ class _Scaled(Timing):
     mean: float | Sequence[float]
 
     def _check(self) -> None:
-        if isinstance(self.mean, (int, float)):
-            _check_positive(**{f"{type(self).__name__}.mean": self.mean})
-            return
-        means = tuple(float(value) for value in np.asarray(self.mean, float).ravel())
-        _check_positive(**{f"{type(self).__name__}.mean of client {i}": value for i, value in enumerate(means)})
-        object.__setattr__(self, "mean", means)
+        name = f"{type(self).__name__}.mean"
+        mean = number(self.mean, name, above=0, what=SECONDS) if np.ndim(self.mean) == 0 else _durations(self.mean, name)
+        object.__setattr__(self, "mean", mean)
 
     def _mean_of(self, client: int) -> float:
-        return self.mean if isinstance(self.mean, (int, float)) else self.mean[client]
+        return self.mean if isinstance(self.mean, float) else self.mean[client]
 
     def check(self, n_clients: int) -> None:
-        if not isinstance(self.mean, (int, float)) and len(self.mean) != n_clients:
+        if not isinstance(self.mean, float) and len(self.mean) != n_clients:
             name = type(self).__name__
             counts = f"{len(self.mean)} means for {n_clients} clients"
             raise InvalidInputError(f"{name} has {counts}: give one number or one for each")
@@ -146,8 +148,9 @@ class Pareto(_Scaled):
 
     def __post_init__(self) -> None:
         self._check()
-        if not 1 < self.tail < math.inf:
-            raise InvalidInputError(f"Pareto.tail must be > 1 (the mean is infinite up to 1), not {self.tail!r}")
+        object.__setattr__(
+            self, "tail", number(self.tail, "Pareto.tail", above=1, what="a finite number (up to 1 the mean is infinite)")
+        )
 
     def duration(self, client: int, start: float, u: float) -> float:
         return self._mean_of(client) * (self.tail - 1) / self.tail * (1 - u) ** (-1 / self.tail)
@@ -162,7 +165,7 @@ class LogNormal(_Scaled):
 
     def __post_init__(self) -> None:
         self._check()
-        _check_positive(**{"LogNormal.sigma": self.sigma})
+        object.__setattr__(self, "sigma", number(self.sigma, "LogNormal.sigma", above=0))
 
     def duration(self, client: int, start: float, u: float) -> float:
         z = _NORMAL.inv_cdf(max(u, _SMALLEST))
@@ -188,16 +191,16 @@ class RandomStragglers(Timing):
     base: Timing = Constant(1.0)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.p <= 1:
-            raise InvalidInputError(f"RandomStragglers.p must be a probability, not {self.p!r}")
-        if not 0 <= self.delay < math.inf:
-            raise InvalidInputError(f"RandomStragglers.delay must be a number of seconds >= 0, not {self.delay!r}")
+        object.__setattr__(self, "p", number(self.p, "RandomStragglers.p", low=0, high=1, what="a probability"))
+        object.__setattr__(self, "delay", number(self.delay, "RandomStragglers.delay", low=0, what=SECONDS))
+        if not isinstance(self.base, Timing):
+            raise InvalidInputError(f"RandomStragglers.base must be a timing such as Constant(1.0), not {self.base!r}")
 
     def duration(self, client: int, start: float, u: float) -> float:
         # given that u < p, u / p is uniform again: one number serves both draws
         if u < self.p:
             return self.base.duration(client, start, u / self.p) + self.delay
-        return self.base.duration(client, start, (u - self.p) / (1 - self.p))
+        return self.base.duration(client, start, min((u - self.p) / (1 - self.p), _LARGEST))
 
     def check(self, n_clients: int) -> None:
         self.base.check(n_clients)
@@ -220,11 +223,17 @@ class FromTrace(Timing):
 
     def __init__(self, trace: Trace | Array) -> None:
         if isinstance(trace, Trace):
-            rows = np.column_stack([trace["client"], trace["finished"] - trace["started"]])
-        else:
+            trace = np.column_stack([trace["client"], trace["finished"] - trace["started"]])
+        try:
             rows = np.asarray(trace, float)
+        except (TypeError, ValueError):
+            raise InvalidInputError(f"FromTrace needs a trace (such as result.trace) or an array, not {trace!r}") from None
         if rows.ndim != 2 or rows.shape[1] != 2 or not len(rows) or not (np.isfinite(rows).all() and (rows >= 0).all()):
             raise InvalidInputError(f"FromTrace needs rows of client and seconds >= 0, at least one, not shape {rows.shape}")
+        if (rows[:, 0] % 1).any():
+            raise InvalidInputError("FromTrace needs rows of client and seconds >= 0: clients are integers")
+        if not rows[:, 1].any():
+            raise InvalidInputError("FromTrace has only durations of 0 seconds: with them time would stand still")
         order = np.lexsort((rows[:, 1], rows[:, 0]))
         self.rows = rows[order]
         clients, first = np.unique(self.rows[:, 0], return_index=True)
@@ -237,4 +246,4 @@ class FromTrace(Timing):
 
     def duration(self, client: int, start: float, u: float) -> float:
         seconds = self._seconds.get(client, self._all)
-        return seconds[int(u * len(seconds))]
+        return seconds[min(int(u * len(seconds)), len(seconds) - 1)]
