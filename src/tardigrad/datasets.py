@@ -15,6 +15,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import math
 import os
 import struct
 import warnings
@@ -110,7 +111,7 @@ def names() -> list[str]:
 
 def available(name: str) -> bool:
     """Whether the files of a data set are here (nothing is read)."""
-    return all(_find(file) is not None for file in _KNOWN if file.startswith(f"{name}/"))
+    return name in _LOADERS and all(_find(file) is not None for file in _KNOWN if file.startswith(f"{name}/"))
 
 
 def folders() -> list[Path]:
@@ -127,15 +128,18 @@ def read_idx(path: str | Path) -> Array:
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != 8 or not content[3]:
         raise DataError(f"{path} is not an IDX file of bytes: it begins with {content[:4].hex()}, not 000008..")
     n_axes = content[3]
-    shape = struct.unpack(f">{n_axes}I", content[4 : 4 + 4 * n_axes]) if len(content) >= 4 + 4 * n_axes else (0,)
-    values = np.frombuffer(content, np.uint8, offset=min(4 + 4 * n_axes, len(content)))
-    if len(values) != np.prod(shape):
+    begin = 4 + 4 * n_axes
+    if len(content) < begin:
+        raise DataError(f"{path} ends in its header ({len(content)} of {begin} bytes): it was cut short")
+    shape = struct.unpack(f">{n_axes}I", content[4:begin])
+    values = np.frombuffer(content, np.uint8, offset=begin)
+    if len(values) != math.prod(shape):
         promised = "x".join(map(str, shape))
         raise DataError(f"{path} holds {len(values)} values, its header says {promised}: it was cut short or changed")
     return values.reshape(shape)
 
 
-def read_libsvm(path: str | Path, n_features: int | None = None) -> Dataset:
+def read_libsvm(path: str | Path, n_features: int | None = None, zero_based: bool = False) -> Dataset:
     """Rows and labels of a LIBSVM (svmlight) text file, gzipped or not; features stay sparse (CSR, float64).
 
     Parameters
@@ -144,15 +148,17 @@ def read_libsvm(path: str | Path, n_features: int | None = None) -> Dataset:
         The file.
     n_features : int, optional
         Number of features, for files whose last ones never occur.
+    zero_based : bool
+        Whether features are numbered from 0; the format numbers them from 1.
     """
     from sklearn.datasets import load_svmlight_file
 
     path = Path(path)
     try:
-        X, y = load_svmlight_file(io.BytesIO(_bytes_of(path)), n_features=n_features)
+        X, y = load_svmlight_file(io.BytesIO(_bytes_of(path)), n_features=n_features, zero_based=zero_based)
     except ValueError as error:
         raise DataError(f"{path} is not a LIBSVM file ({error}): each line is 'label index:value ...'") from error
-    return Dataset(sp.csr_array(X), y)
+    return _from_file(path, sp.csr_array(X), y)
 
 
 def read_csv(path: str | Path, target: str, delimiter: str = ",") -> Dataset:
@@ -169,7 +175,7 @@ def read_csv(path: str | Path, target: str, delimiter: str = ",") -> Dataset:
     """
     path = Path(path)
     try:
-        lines = _bytes_of(path).decode().splitlines()
+        lines = _bytes_of(path).decode("utf-8-sig").splitlines()
         header = [name.strip().strip('"') for name in lines[0].split(delimiter)]
         if len(lines) < 2:
             raise ValueError("it has no rows")
@@ -181,7 +187,14 @@ def read_csv(path: str | Path, target: str, delimiter: str = ",") -> Dataset:
     if target not in header:
         raise DataError(f"{path} has no column {target!r}; it has {', '.join(header)}")
     column = header.index(target)
-    return Dataset(np.delete(table, column, axis=1), table[:, column])
+    return _from_file(path, np.delete(table, column, axis=1), table[:, column])
+
+
+def _from_file(path: Path, X: Any, y: Array) -> Dataset:
+    try:
+        return Dataset(X, y)
+    except InvalidInputError as error:
+        raise DataError(f"{path}: {error}") from error
 
 
 def _digits(part: Part) -> tuple[Any, Array]:
@@ -249,7 +262,10 @@ def _locate(file: str) -> Path:
         looked = " nor ".join(str(folder) for folder in folders())
         name = file.partition("/")[0]
         raise DataError(f"{file} is neither in {looked}: set TARDIGRAD_DATA to the folder that holds {name}/, or put it there")
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     if found != _KNOWN[file]:
         warnings.warn(
             f"{path} is not the copy that published results were made with (SHA-256 {found[:12]}...): another order of"

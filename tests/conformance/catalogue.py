@@ -15,7 +15,7 @@ RULES = {
     "AsyncSGD, uniform, decreasing": lambda: td.AsyncSGD(td.PowerStep(0.2, 0.5), next_client="uniform"),
     "AsyncSGD, shuffled, momentum": lambda: td.AsyncSGD(0.05, next_client="shuffled", momentum=0.5),
     "AsyncSGD, delay-adaptive sweep": lambda: td.AsyncSGD([0.05, 0.1], delay_adaptive=True),
-    "a rule of a user": lambda: OddRule(),
+    "a rule of a user": OddRule,
 }
 
 ENGINES = {

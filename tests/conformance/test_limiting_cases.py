@@ -62,7 +62,9 @@ def test_synchronous_round_is_gradient_descent_on_the_weighted_sum():
 
 def test_sampling_every_client_is_a_full_round_up_to_rounding():
     problem = make_problem(batch=None)
-    runs = [td.run(td.SyncSGD(0.1, sample=n), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(25)) for n in (None, 4)]
+    runs = [
+        td.run(td.SyncSGD(0.1, sample=n), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(25)) for n in (None, 4)
+    ]
     np.testing.assert_allclose(runs[0].x, runs[1].x, rtol=1e-11)
 
 
@@ -91,7 +93,12 @@ def test_delay_adaptive_step_divides_by_staleness_beyond_the_tasks_in_flight():
     problem = td.LeastSquares((np.ones((4, 1)), np.zeros(4)), td.Iid(4))
     timing = td.PerClient([1.0, 1.0, 1.0, 8.5])
     result = td.run(
-        td.AsyncSGD(0.1, delay_adaptive=True), problem, td.Simulated(timing), stop=td.MaxUpdates(40), x0=np.ones(1), snapshot_every=1
+        td.AsyncSGD(0.1, delay_adaptive=True),
+        problem,
+        td.Simulated(timing),
+        stop=td.MaxUpdates(40),
+        x0=np.ones(1),
+        snapshot_every=1,
     )
     x, staleness = result.history.x[:, 0], result.trace.staleness
     assert staleness.max() > 4

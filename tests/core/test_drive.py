@@ -8,6 +8,7 @@ import textwrap
 import threading
 import time
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -168,7 +169,6 @@ class Unreliable(AnyOrder):
             super().submit(task, version, points)
 
 
-
 def test_lost_tasks_are_submitted_again_and_second_replies_are_dropped():
     engine = Unreliable(seed=2)
     result = simulate(engine=engine, stop=td.MaxUpdates(60))
@@ -279,7 +279,7 @@ def test_wrong_arguments_say_what_was_expected(arguments, message):
 def test_a_rule_that_does_not_suit_an_engine_says_why():
     @dataclass(frozen=True)
     class Picky(Finite):
-        unsuited = {"Simulated": "it needs real hardware"}
+        unsuited: ClassVar = {"Simulated": "it needs real hardware"}
 
     with pytest.raises(td.InvalidInputError, match="Picky does not run on Simulated: it needs real hardware"):
         simulate(Picky())

@@ -10,10 +10,10 @@ import time
 
 import numpy as np
 import pytest
+from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
-from odd_rule import OddRule
 
 
 def run(problem=None, engine=None, stop=None, rule=None, **kwargs):

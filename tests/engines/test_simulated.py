@@ -49,7 +49,11 @@ def test_tasks_of_a_client_queue():
 def test_fewer_workers_than_clients_queue_by_placement():
     engine = opened(td.Constant(1.0), workers=2)
     submit(engine, 0, 2, 1)
-    assert [(reply.task.client, reply.worker, reply.finished) for reply in drain(engine)] == [(0, 0, 1.0), (1, 1, 1.0), (2, 0, 2.0)]
+    assert [(reply.task.client, reply.worker, reply.finished) for reply in drain(engine)] == [
+        (0, 0, 1.0),
+        (1, 1, 1.0),
+        (2, 0, 2.0),
+    ]
 
 
 def test_shared_data_goes_to_any_idle_worker_in_order_of_submission():

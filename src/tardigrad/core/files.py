@@ -15,6 +15,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,18 +32,18 @@ HEADER = "run.json"
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write `content` to `path` so that no reader ever sees a part of it."""
-    temporary: str | None = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        if temporary is not None:
+        try:
+            with temporary.open("xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:  # also after Ctrl-C; once renamed it is no longer there
             with contextlib.suppress(OSError):
-                os.unlink(temporary)
+                temporary.unlink()
+    except OSError as error:
         raise _unwritable(path, error) from error
 
 

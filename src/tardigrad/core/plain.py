@@ -128,12 +128,17 @@ def _class_of(name: str) -> type[Plain]:
     return found
 
 
-def same_bits(a: Any, b: Any) -> bool:
+def same_bits(a: Any, b: Any) -> bool:  # noqa: PLR0911
     """Whether two plain values are equal in every bit; NaN equals itself."""
     if isinstance(a, Plain) and type(a) is type(b):
         return same_bits(a.fields(), b.fields())
     if isinstance(a, np.ndarray) and isinstance(b, np.ndarray):
         return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+    if isinstance(a, np.generic) and isinstance(b, np.generic):
+        return same_bits(np.asarray(a), np.asarray(b))
+    if sp.issparse(a) and sp.issparse(b):
+        a, b = sp.csr_array(a), sp.csr_array(b)
+        return a.shape == b.shape and same_bits((a.data, a.indices, a.indptr), (b.data, b.indices, b.indptr))
     if isinstance(a, dict) and isinstance(b, dict):
         return list(a) == list(b) and all(same_bits(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and type(a) is type(b):

@@ -81,7 +81,7 @@ def check_step(step: Any, name: str = "step", sequence: bool = True) -> Any:
         values = np.array(step, dtype=float)
     except (TypeError, ValueError):
         values = np.array(np.nan)
-    if isinstance(step, bool) or values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
+    if isinstance(step, (bool, str)) or values.size == 0 or not (np.isfinite(values).all() and (values > 0).all()):
         kinds = "a positive number, an array of them or a StepSequence" if sequence else "a positive number or an array of them"
         raise InvalidInputError(f"{name} must be {kinds}, not {step!r}")
     return values if values.ndim else float(values)

@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-- a timing is a quantile function: one uniform number a task, keyed by (seed, task id), is all its randomness;
+- one uniform number a task, keyed by (seed, task id), is all the randomness of a timing: for simple
+  distributions it is the quantile function;
 - a duration is drawn when the job starts (clients queue);
 - times are seconds; staleness is an outcome of a timing, never an input.
 """

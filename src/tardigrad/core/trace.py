@@ -172,10 +172,17 @@ class Trace(Plain):
         missing = [name for name in ("header", *COLUMNS) if name not in arrays]
         if missing:
             raise RunFileError(f"{path} is no trace: it lacks {', '.join(missing)}")
+        n_rows = arrays["task"].size
+        for name, dtype in (("header", np.int64), *COLUMNS.items()):
+            found, expected = arrays[name], (2,) if name == "header" else (n_rows,)
+            if found.shape != expected or found.dtype != dtype:
+                raise RunFileError(
+                    f"{path} is no trace: its {name} is {found.dtype}{found.shape}, not {np.dtype(dtype)}{expected}"
+                )
         written, updates = (int(value) for value in arrays["header"])
         if written > FORMAT:
             raise RunFileError(f"{path} has format {written}, this version reads up to {FORMAT}: upgrade tardigrad")
-        table = np.empty(len(arrays["task"]), _ROW)
+        table = np.empty(n_rows, _ROW)
         for name in COLUMNS:
             table[name] = arrays[name]
         return cls(table, updates)

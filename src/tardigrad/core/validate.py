@@ -43,11 +43,18 @@ def number(
     """A finite real number with ``above < value``, ``low <= value``, ``value < below``, ``value <= high``, where given."""
     if isinstance(value, np.ndarray) and not value.ndim:
         value = value.item()
-    good = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    good = good and (above is None or value > above) and (low is None or value >= low) and (below is None or value < below)
-    good = good and (high is None or value <= high)
-    if not good:
-        limits = [(">", above), (">=", low), ("<", below), ("<=", high)]
-        bounds = " and ".join(f"{sign} {limit:g}" for sign, limit in limits if limit is not None)
-        raise InvalidInputError(f"{name} must be {what}{' ' * bool(bounds)}{bounds}, not {value!r}")
-    return float(value)
+    try:
+        plain = float(value) if isinstance(value, Real) and not isinstance(value, bool) else math.nan
+    except OverflowError:  # an integer of 400 digits
+        plain = math.inf
+    bounds = [(">", above), (">=", low), ("<", below), ("<=", high)]
+    outside = (
+        (above is not None and plain <= above)
+        or (low is not None and plain < low)
+        or (below is not None and plain >= below)
+        or (high is not None and plain > high)
+    )
+    if outside or not math.isfinite(plain):
+        wanted = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
+        raise InvalidInputError(f"{name} must be {what}{' ' * bool(wanted)}{wanted}, not {value!r}")
+    return plain

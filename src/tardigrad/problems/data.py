@@ -66,6 +66,8 @@ def _as_labels(y: Any) -> Array:
         labels = np.asarray(y)
     except ValueError:
         raise InvalidInputError("y must be one label a row: its entries have different lengths") from None
+    if labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.ravel()):
+        labels = labels.astype(str)  # a column of strings, as pandas keeps it
     if labels.dtype.kind not in "biufUS":
         raise InvalidInputError(f"y must hold numbers or strings, all of one kind, not {labels.dtype}")
     return labels
@@ -86,7 +88,9 @@ def _as_rows(X: Any) -> Any:
     if rows.ndim != 2 or 0 in rows.shape:
         raise InvalidInputError(f"X must have shape (n_rows, n_features) with at least one of each, not {rows.shape}")
     values: Any = rows.data if sp.issparse(rows) else rows
-    if not np.isfinite(values.sum()) and not np.isfinite(values).all():
+    with np.errstate(over="ignore", invalid="ignore"):
+        total = values.sum()  # one pass that nearly always suffices
+    if not np.isfinite(total) and not np.isfinite(values).all():
         at = np.argwhere(~np.isfinite(values))[0]
         where = f"X[{at[0]}, {at[1]}]" if values.ndim == 2 else f"stored value {at[0]} of X"
         raise InvalidInputError(f"{where} is {values[tuple(at)]}: remove such rows or fill them in")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.problems.data import Dataset
@@ -27,9 +29,15 @@ class LeastSquares(LinearModel):
 
     def _encode(self, data: Dataset) -> Array:
         try:
-            return data.y.astype(data.X.dtype)
+            with np.errstate(over="ignore"):
+                targets: Array = data.y.astype(data.X.dtype)
         except (TypeError, ValueError):
             raise InvalidInputError(f"least squares needs numbers as targets, not {data.y.dtype}") from None
+        if not np.isfinite(targets).all():
+            raise InvalidInputError(
+                f"targets up to {np.abs(data.y).max():g} do not fit {data.X.dtype}, the type of X: scale them"
+            )
+        return targets
 
     def _losses(self, predictions: Array, y: Array) -> Array:
         residual = predictions - y

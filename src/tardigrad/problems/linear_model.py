@@ -27,7 +27,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng, noise_shape
 from tardigrad.core.task import Array
-from tardigrad.core.validate import optional_integer
+from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.data import Dataset, as_dataset
 from tardigrad.problems.partition import Iid, Partition, Shared
 from tardigrad.problems.regularizers import L2, Regularizer
@@ -119,14 +119,12 @@ class LinearModel(Problem):
 
     def rows_of(self, client: int) -> Array | slice:
         """The rows that a client owns."""
-        if not 0 <= client < self.n_clients:
-            raise InvalidInputError(f"client must be between 0 and {self.n_clients - 1}, not {client!r}")
-        low, high = self._bounds[client]
+        low, high = self._bounds[integer(client, "client", low=0, high=self.n_clients - 1)]
         return slice(low, high) if self._order is None else self._order[low:high]
 
     def n_rows_of(self, client: int) -> int:
         """How many rows a client owns."""
-        low, high = self._bounds[client]
+        low, high = self._bounds[integer(client, "client", low=0, high=self.n_clients - 1)]
         return high - low
 
     def scale(self, client: int) -> float:
@@ -234,9 +232,9 @@ class LinearModel(Problem):
         return values.reshape(*inner, A.shape[0])
 
     def _loss_gradient(self, x: Array, rows: Any, row_weights: Any) -> Array:
-        A, y = self.data.X[rows], self.y[rows]
-        if sp.issparse(A) and y.ndim == 2:
+        if sp.issparse(self.data.X) and np.ndim(rows) == 2:
             raise InvalidInputError("replicas with noise of their own need dense rows: pass X.toarray()")
+        A, y = self.data.X[rows], self.y[rows]
         predictions = self._predict(x, A)
         if y.ndim == 2:  # replicas have rows of their own: align with (replicas, ..., rows)
             y = y.reshape(len(y), *(1,) * (x.ndim - 2), -1)

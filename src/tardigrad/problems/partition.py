@@ -111,10 +111,10 @@ class Dirichlet(Partition):
         for i, label in enumerate(np.unique(labels)):
             rng = stream.at(i)
             rows = rng.permutation(np.flatnonzero(labels == label))
-            # a tiny alpha underflows to 0/0 in the sampler: then one client takes the class
             shares = rng.dirichlet(np.full(self.n_clients, self.alpha))
-            if not np.isfinite(shares).all():
-                shares = np.eye(self.n_clients)[rng.integers(self.n_clients)]
+            if not abs(shares.sum() - 1) < 0.5:  # the sampler underflows for a tiny alpha and overflows for a huge one
+                one = np.eye(self.n_clients)[rng.integers(self.n_clients)]
+                shares = one if self.alpha < 1 else np.full(self.n_clients, 1 / self.n_clients)
             ends = np.round(np.cumsum(shares) * len(rows)).astype(np.int64)
             ends[-1] = len(rows)
             owners[rows] = np.searchsorted(ends, np.arange(len(rows)), side="right")
@@ -185,9 +185,14 @@ class Given(Partition):
     """
 
     def __init__(self, clients: Array) -> None:
-        values = np.asarray(clients)
-        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not values.size or values.min() < 0:
+        try:
+            values = np.asarray(clients)
+        except ValueError:
+            raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {clients!r}") from None
+        if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not values.size:
             raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {values.dtype} of shape {values.shape}")
+        if values.min() < 0:
+            raise InvalidInputError(f"clients must be integers >= 0, not {values.min()}")
         self.clients = values
 
     def fields(self) -> dict[str, Array]:

@@ -1,6 +1,6 @@
 """Models of how long a client's job takes, in seconds.
 
-Every model is the quantile function of its distribution (see `tardigrad.core.timing`): the same task
+Every model turns one uniform number into a duration (see `tardigrad.core.timing`): the same task
 takes the same time in a simulation and where the time is injected into real workers.
 
 - `Constant`, `PerClient`: no randomness;
@@ -23,7 +23,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.core.timing import Timing
 from tardigrad.core.trace import Trace
-from tardigrad.core.validate import number
+from tardigrad.core.validate import integer, number
 
 _NORMAL = NormalDist()
 SECONDS = "a number of seconds"
@@ -88,6 +88,8 @@ class PerClient(Timing):
     @classmethod
     def linear(cls, n_clients: int, slowest: float) -> PerClient:
         """Client i = 1..n takes ``i * slowest / n`` seconds: the timing of the AsyncBC paper's experiments (section 5)."""
+        n_clients = integer(n_clients, "n_clients")
+        slowest = number(slowest, "PerClient.linear, slowest,", above=0, what=SECONDS)
         return cls([(i + 1) * slowest / n_clients for i in range(n_clients)])
 
     def duration(self, client: int, start: float, u: float) -> float:
@@ -243,6 +245,9 @@ class FromTrace(Timing):
 
     def fields(self) -> dict[str, Array]:
         return {"trace": self.rows}
+
+    def __repr__(self) -> str:
+        return f"FromTrace(<{len(self.rows)} durations of {len(self._seconds)} clients>)"
 
     def duration(self, client: int, start: float, u: float) -> float:
         seconds = self._seconds.get(client, self._all)
