@@ -57,7 +57,7 @@ class AnyOrder(Engine):
         self._stream = Stream(self.seed, Domain.TIMING)
         self._ticks = 0
 
-    def submit(self, task: Task, version: int, points: Points) -> None:
+    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
         self._jobs.append((task, version, tuple(point.copy() for point in points), float(self._ticks)))
 
     def cancel(self, task_id: int) -> None:
@@ -115,12 +115,15 @@ class _Checked(Rule[Any]):
 
     def receive(self, state: State, reply: Reply, rng: Rng) -> tuple[State, Orders]:
         issued, version, x, before = state.issued, state.version, state.x.copy(), reply.payload
+        points = self.rule.points(state)
+        kept = tuple(point.copy() for point in points)
         after, orders = self.rule.receive(state, reply, rng)
+        unchanged = not state.fresh or same_bits(points, kept)
+        assert unchanged, f"receive of task {reply.task.id} changed points that the state calls fresh"
         self._check(after, orders, issued, version, x, f"receive of task {reply.task.id}")
-        after = round_trip(after)
         for array in arrays_of(before):
             array[...] = np.nan  # engines use the memory again: a rule that keeps it will notice
-        return after, orders
+        return round_trip(after), orders
 
     def prepare(self, problem: Problem, client: int, setup: int, rng: Rng) -> Any:
         return self.rule.prepare(problem, client, setup, rng)
@@ -169,7 +172,7 @@ def check_rule(
     problem : Problem
         A small problem with a few clients.
     n_replies : int
-        Oracle calls of each run.
+        Updates, or oracle calls if these are more, of each run.
     seed : int
         Of runs and orders.
     concurrency : int, optional
@@ -188,12 +191,12 @@ def check_rule(
     """
     assert same_bits(rule, round_trip(rule)), "a rule must come back from plain data with the same parameters"
     text = json.dumps(encode(rule, {}))
-    stop = MaxOracleCalls(n_replies)
+    stop = MaxOracleCalls(n_replies) | MaxUpdates(n_replies)
     for trial in range(3):
         kept: dict[str, Any] = {"stop": stop, "seed": seed + trial, "concurrency": concurrency, "snapshot_every": 1}
-        plain = run(rule, problem, AnyOrder(seed + trial), **kept)
         checked = run(_Checked(rule), problem, AnyOrder(seed + trial), **kept)
-        assert plain.status is Status.MAX_ORACLE_CALLS, f"the run should go on, but {plain.message}"
+        plain = run(rule, problem, AnyOrder(seed + trial), **kept)
+        assert plain.status in (Status.MAX_ORACLE_CALLS, Status.MAX_UPDATES), f"the run should go on, but {plain.message}"
         assert same_bits(plain.state, checked.state), (
             "saving the state and overwriting payloads after each reply changes the run: the rule keeps a payload without"
             " copying it, or a part of its state is marked as scratch"

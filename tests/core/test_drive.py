@@ -161,7 +161,7 @@ class Unreliable(AnyOrder):
         self.last = super().next(timeout)
         return self.last
 
-    def submit(self, task, version, points):
+    def submit(self, task, version, points, fresh=False):
         if not points:  # submitted again
             assert (task, version) == self._kept[:2]
             self._jobs.append(self._kept)
@@ -182,7 +182,7 @@ class Losing(AnyOrder):
         task, version, _, _ = self._jobs[0]
         return Lost(task, version, "its worker was hit by a meteorite")
 
-    def submit(self, task, version, points):
+    def submit(self, task, version, points, fresh=False):
         if points:
             super().submit(task, version, points)
 
@@ -283,3 +283,49 @@ def test_a_rule_that_does_not_suit_an_engine_says_why():
 
     with pytest.raises(td.InvalidInputError, match="Picky does not run on Simulated: it needs real hardware"):
         simulate(Picky())
+
+
+def test_oracle_calls_are_counted_whatever_ends_the_run():
+    stops = [td.MaxUpdates(10), td.MaxUpdates(10) | td.MaxOracleCalls(1000), td.MaxOracleCalls(10)]
+    assert [simulate(stop=stop).oracle_calls for stop in stops] == [10, 10, 10]
+
+
+def test_a_tolerance_judges_the_replicas_that_are_alive():
+    stop = td.MaxUpdates(3000) | td.Tolerance("loss", at_most=0.1, every=10)
+    result = simulate(td.AsyncSGD([0.1, 1e9]), make_problem(batch=None), stop=stop)
+    assert result.status is td.Status.CONVERGED
+    assert result.diverged.tolist() == [False, True]
+
+
+def test_measures_are_not_evaluated_unless_somebody_asks():
+    class Costly(Quadratic):
+        def measures(self, x, names=None):
+            raise AssertionError("evaluated")
+
+    assert simulate(problem=Costly(when=0.0)).status is td.Status.MAX_UPDATES
+
+
+def test_one_observer_need_not_be_in_a_list(tmp_path):
+    simulate(observers=td.JSONLines(tmp_path / "log"))
+    assert (tmp_path / "log").exists()
+
+
+def test_the_rule_s_own_concurrency_counts_unless_the_run_says_another():
+    rule = td.AsyncSGD(0.1, "uniform", concurrency=7)
+    assert simulate(rule).trace.summary().in_flight_max == 7
+    assert simulate(rule, concurrency=3).trace.summary().in_flight_max == 3
+
+
+def test_a_gradient_of_wrong_shape_is_named():
+    class Wrong(Quadratic):
+        def gradient(self, client, x, sample=None):
+            return np.ones((3, 1))
+
+    with pytest.raises(td.InvalidInputError, match=r"a gradient has shape \(3, 1\), the iterates \(2,\)"):
+        simulate(problem=Wrong())
+
+
+@pytest.mark.parametrize("x0", [np.ones(5) * 1j, "start", np.ones((0, 5)), [[1.0], [2.0, 3.0]]], ids=repr)
+def test_a_start_that_is_none(x0):
+    with pytest.raises(td.InvalidInputError, match="x0"):
+        simulate(x0=x0)

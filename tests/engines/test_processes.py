@@ -7,6 +7,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -213,3 +214,174 @@ def test_cancelled_tasks_leave_nothing_behind_whatever_state_they_were_in():
     jobs, versions = seen[0]
     assert jobs <= 4 + 3  # those open, and cancelled ones that workers still compute
     assert versions <= jobs
+
+
+@dataclass(frozen=True)
+class Sizes(td.Rule):
+    """Payloads of another size in every task, read slowly: the worker has gone on to the next by then."""
+
+    def start(self, x0, n_clients, rng):
+        state = td.State(x0)
+        return state, [state.task(int(rng.integers(n_clients))) for _ in range(6)]
+
+    def receive(self, state, reply, rng):
+        before = reply.payload.copy()
+        time.sleep(0.002)
+        assert (reply.payload == before).all(), "the payload changed while the server read it"
+        assert (before == reply.task.id).all()
+        state.x += reply.payload.sum()
+        state.version += 1
+        return state, [state.task(int(rng.integers(state.x.size)))]
+
+    def work(self, problem, task, points, rng, cache):
+        return np.full(15_000 * (1 + task.id % 5), float(task.id))
+
+
+def test_payloads_of_different_sizes_do_not_overwrite_each_other():
+    result = run(rule=Sizes(), engine=td.Processes(1), stop=td.MaxUpdates(100))
+    assert td.replay(result).identical
+
+
+@dataclass(frozen=True)
+class Growing(Sizes):
+    """Points of another size in every version."""
+
+    def points(self, state):
+        return (np.resize(state.x, 15_000 + 5_000 * (state.version % 7)),)
+
+    def receive(self, state, reply, rng):
+        state.x += reply.payload
+        state.version += 1
+        return state, [state.task(0)]
+
+    def work(self, problem, task, points, rng, cache):
+        return np.full(5, points[0].sum() % 7)
+
+
+def test_points_of_different_sizes_use_memory_again():
+    engine = td.Processes(2)
+    sizes = []
+    close = engine.close
+    engine.close = lambda: (sizes.append(os.fstat(engine._slots.buffer.fd).st_size) if engine._buffers else None, close())
+    result = run(rule=Growing(), engine=engine, stop=td.MaxUpdates(300))
+    assert td.replay(result).identical
+    assert sizes[0] < 30e6
+
+
+NOT_ARRAYS = [None, 3.0, [1.0, 2.0], (np.ones(2), "text"), np.array([[1, None]])]
+
+
+@pytest.mark.parametrize("payload", NOT_ARRAYS, ids=repr)
+@pytest.mark.parametrize("engine", [lambda: td.Simulated(td.Constant(1.0)), lambda: td.Processes(1)], ids=["sim", "proc"])
+def test_a_payload_that_is_no_array_of_numbers_is_named(payload, engine):
+    with pytest.raises(
+        (td.InvalidInputError, td.WorkerError), match=r"reply to task 0 of client 0 holds .* must return a NumPy array"
+    ):
+        run(rule=Constantly(payload), engine=engine())
+
+
+class Constantly(td.Rule):
+    def __init__(self, payload):
+        self.payload = payload
+
+    def fields(self):
+        return {"payload": self.payload}
+
+    def start(self, x0, n_clients, rng):
+        state = td.State(x0)
+        return state, [state.task(0)]
+
+    def receive(self, state, reply, rng):
+        reply.payload[...] *= 0.5  # its own to change while it is here
+        state.x[:2] += np.dot(reply.payload, reply.payload)
+        state.version += 1
+        return state, [state.task(0)]
+
+    def work(self, problem, task, points, rng, cache):
+        return self.payload.copy(order="K")[::2] if isinstance(self.payload, np.ndarray) and self.payload.ndim else self.payload
+
+
+@pytest.mark.parametrize("engine", [lambda: td.Simulated(td.Constant(1.0)), lambda: td.Processes(1)], ids=["sim", "proc"])
+def test_a_strided_payload_replays_and_may_be_changed(engine):
+    payload = np.random.default_rng(1).normal(size=2001)
+    result = run(rule=Constantly(payload), engine=engine(), stop=td.MaxUpdates(5))
+    assert td.replay(result).identical
+
+
+def test_rows_that_are_a_view_with_strides_replay():
+    big = np.random.default_rng(1).normal(size=(64, 200))
+    problem = td.LeastSquares((big[::-1, ::2], np.ones(64)), batch=7)
+    assert td.replay(run(problem, stop=td.MaxUpdates(20))).identical
+
+
+def test_files_of_the_current_folder_do_not_shadow_modules_of_workers(tmp_path):
+    (tmp_path / "random.py").write_text("1 / 0")
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts" / "run.py"
+    script.write_text(
+        "import numpy as np, tardigrad as td\n"
+        "problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))\n"
+        "print(td.run(td.AsyncSGD(0.1), problem, td.Processes(2), stop=td.MaxUpdates(9)).status.value)\n"
+    )
+    done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, timeout=60, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("max_updates\n", "")
+
+
+class Deadly(Raising):
+    def __init__(self):
+        self.state = 1
+
+    def __setstate__(self, state):
+        os._exit(7)
+
+
+def test_workers_that_die_while_starting_end_the_run_with_that_message(capfd):
+    for _ in range(3):  # and leave no descriptors, which the fixture of all tests checks
+        with pytest.raises(td.WorkerError, match="ended 3 times before it was ready"):
+            run(Deadly())
+
+
+def test_a_problem_that_cannot_be_sent_leaves_no_descriptors():
+    for _ in range(10):
+        with pytest.raises(td.InvalidInputError):
+            run(Unpicklable())
+
+
+def test_interrupts_of_the_whole_group_while_workers_start(tmp_path):
+    script = (
+        "import numpy as np, tardigrad as td\n"
+        "problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))\n"
+        "print('go', flush=True)\n"
+        "print(td.run(td.AsyncSGD(0.1), problem, td.Processes(2), stop=td.MaxSeconds(100)).status.value)\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
+    )
+    process.stdout.readline()
+    time.sleep(0.15)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert (out, errors) == ("interrupted\n", "")
+
+
+class DiesOnce(Murderous):
+    """Kills its process in the first task it sees, once."""
+
+    def gradient(self, client, x, sample=None):
+        mark = os.path.join(self.folder, "mark")
+        if not os.path.exists(mark):
+            open(mark, "w").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return x - client
+
+
+def test_a_lost_task_keeps_its_place_in_its_client_s_line(tmp_path):
+    @dataclass(frozen=True)
+    class Five(td.AsyncSGD):
+        def start(self, x0, n_clients, rng):
+            state, _ = super().start(x0, n_clients, rng)
+            state.issued = 0
+            return state, [state.task(0) for _ in range(5)]
+
+    result = run(DiesOnce(tmp_path, 1), td.Processes(2), td.MaxUpdates(5), Five(0.1))
+    assert result.trace["task"].tolist() == [0, 1, 2, 3, 4]

@@ -21,6 +21,7 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
+from numpy import ndarray
 
 from tardigrad.core.checks import check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
@@ -188,10 +189,11 @@ class _Loop:
         """Apply replies until something ends the run; the reason, also for people."""
         # the hottest code of the library: what it uses often is local
         next_event, receive, admit, engine_now = self.engine.next, self.rule.receive, self.guard.admit, self.engine.now
-        submit, points_of, server, watch = self.engine.submit, self.rule.points, self.server, self.watch
+        submit, server, watch = self.engine.submit, self.server, self.watch
+        points_of = None if type(self.rule).points is Rule.points else self.rule.points
         record, pack, open_tasks, interrupted = self.recorder.extend, self.recorder.pack, self.open, self.interrupted
         cost = self.rule.oracle_calls if self.counted else None
-        state, array, max_seconds, max_calls = self.state, np.ndarray, self.bounds.seconds, self.bounds.oracle_calls
+        state, max_seconds, max_calls = self.state, self.bounds.seconds, self.bounds.oracle_calls
         timed, replies = max_seconds < inf, self.replies
         while not interrupted:
             reply = next_event(max_seconds - engine_now() if timed else inf)
@@ -206,9 +208,14 @@ class _Loop:
             if timed and reply.received > max_seconds:
                 return self.out_of_time()
             payload = reply.payload
-            # one array of a single run is judged here, everything else by the guard
-            simple = type(payload) is array and payload.ndim == 1 and isfinite(payload.dot(payload))
-            if not (simple or admit(reply, state.x)):
+            # the one array of a single run is judged here, everything else by the guard
+            good = (
+                isinstance(payload, ndarray)
+                and payload.ndim == 1
+                and payload.flags.c_contiguous
+                and isfinite(payload.dot(payload))
+            )
+            if not (good or admit(reply, state.x)):
                 return Status.DIVERGED, diverged(reply, state.version)
             n_open, before = len(open_tasks), state.version
             del open_tasks[task.id]
@@ -221,12 +228,12 @@ class _Loop:
                 pack(task.id, task.client, worker, read, before, n_open, sent, reply.started, reply.finished, reply.received)
             )
             if orders:
-                points = points_of(state)
+                points = (state.x,) if points_of is None else points_of(state)
                 version = state.version
                 for order in orders:
                     if type(order) is Task:
                         open_tasks[order.id] = order
-                        submit(order, version, points)
+                        submit(order, version, points, state.fresh)
                     else:
                         self.cancel(order)
             if cost is not None:
@@ -247,7 +254,7 @@ class _Loop:
         for order in orders:
             if isinstance(order, Task):
                 self.open[order.id] = order
-                self.engine.submit(order, self.state.version, points)
+                self.engine.submit(order, self.state.version, points, self.state.fresh)
             else:
                 self.cancel(order)
 

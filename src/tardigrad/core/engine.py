@@ -5,7 +5,8 @@ Rules of this file:
 - an engine never looks into rules, states or payloads: it is given the worker's half as one callable;
 - every task that was submitted ends as one `Reply`, or as `Lost` and is then submitted again; a second
   reply to a task may come, the loop drops it;
-- points are live arrays of the rule: an engine keeps copies, one a version, until the task is answered;
+- points are live arrays of the rule unless they are fresh: an engine keeps copies, one a version, until
+  the task is answered;
 - a client's tasks run one after another, in order of submission.
 """
 
@@ -39,8 +40,11 @@ class Engine(Plain):
         """Get ready to take tasks; time starts to count."""
 
     @abstractmethod
-    def submit(self, task: Task, version: int, points: Points) -> None:
-        """Take a task to be computed from `points`, the rule's points at `version`."""
+    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
+        """Take a task to be computed from `points`, the rule's points at `version`.
+
+        Fresh points will not change and may be kept as they are. A lost task comes again without points.
+        """
 
     @abstractmethod
     def cancel(self, task_id: int) -> None:

@@ -1,7 +1,8 @@
-"""Keeps payloads that are not finite away from a rule's state.
+"""Lets only proper and finite payloads come to a rule.
 
 Rules of this file:
 
+- a rule gets arrays in C order: sums depend on the order, and from another process no other comes;
 - finiteness is judged by the squared norm, one pass of a dot product: a payload whose squared norm
   overflows (norm above 1e154 in float64, 1e19 in float32) counts as not finite;
 - a replica that turns non-finite keeps its last finite iterate, and its later payloads are zero, so
@@ -11,11 +12,28 @@ Rules of this file:
 from __future__ import annotations
 
 from math import isfinite
+from typing import Any
 
 import numpy as np
 
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.stopping import Status
-from tardigrad.core.task import Array, Payload, Reply
+from tardigrad.core.task import Array, Payload, Reply, Task
+
+
+def canonical(payload: Any, task: Task) -> Payload:
+    """The payload, its arrays in C order; an error where it holds anything but arrays of numbers."""
+    arrays: tuple[Any, ...] = payload if isinstance(payload, tuple) else (payload,)
+    for array in arrays:
+        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
+            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
+            raise InvalidInputError(
+                f"the reply to task {task.id} of client {task.client} holds {what}: work (and the problem's gradient) must"
+                " return a NumPy array of numbers, or a tuple of them"
+            )
+    # not ascontiguousarray, which gives numbers an axis
+    ordered: tuple[Array, ...] = tuple(array if array.flags.c_contiguous else array.copy(order="C") for array in arrays)
+    return ordered if isinstance(payload, tuple) else ordered[0]
 
 
 class Guard:
@@ -28,7 +46,7 @@ class Guard:
 
     def admit(self, reply: Reply, x: Array) -> bool:
         """Whether a reply may be applied; the payload of masked replicas is set to zero in it."""
-        payload = reply.payload
+        payload = reply.payload = canonical(reply.payload, reply.task)
         arrays = payload if isinstance(payload, tuple) else (payload,)
         for array in arrays:
             if not isfinite(np.vdot(array, array)):

@@ -33,11 +33,15 @@ class State(Plain):
         Updates applied.
     issued : int
         Tasks issued, so also the id of the next one.
+    fresh : bool
+        Whether the arrays of each version's points are new ones that the rule will never change: engines
+        within this process then need no copy. Rules that update in place leave it False.
     """
 
     x: Array
     version: int = 0
     issued: int = 0
+    fresh: bool = False
 
     def task(self, client: int, kind: str = "gradient", setup: int = 0, weight: float = 1.0) -> Task:
         """Issue the next task."""
@@ -82,7 +86,7 @@ class Rule(Plain, Generic[S]):
         """The first state, which owns `x0`, and the first tasks."""
 
     def points(self, state: S) -> Points:
-        """What a worker reads. The engine copies it once a version."""
+        """What a worker reads. The engine copies it once a version, unless the state says that it is fresh."""
         return (state.x,)
 
     @abstractmethod

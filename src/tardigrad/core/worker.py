@@ -15,9 +15,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
-from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Rule
 from tardigrad.core.streams import Domain, Stream
@@ -47,14 +44,13 @@ class WorkerHalf:
 
     def open(self) -> Callable[[Task, Points], Payload]:
         """A function of (task, points) that returns the payload. A closure: this is a hot path."""
-        work, problem, array = self.rule.work, self.problem, np.ndarray
+        work, problem = self.rule.work, self.problem
         stream = Stream(self.seed, Domain.TASK, self.replicas)
         if type(self.rule).prepare is Rule.prepare:
 
             def answer(task: Task, points: Points) -> Payload:
                 stream.index = task.id
-                payload = work(problem, task, points, stream, None)
-                return payload if type(payload) is array and payload.flags.c_contiguous else canonical(payload, task)
+                return work(problem, task, points, stream, None)
 
             return answer
 
@@ -70,24 +66,9 @@ class WorkerHalf:
                 cache = prepare(problem, client, setup, rng)
                 caches[client] = setup, cache
             stream.index = task.id
-            return canonical(work(problem, task, points, stream, cache), task)
+            return work(problem, task, points, stream, cache)
 
         return answer_with_cache
-
-
-def canonical(payload: Any, task: Task) -> Payload:
-    """A payload with its arrays in C order, as they would arrive from another process: sums depend on the order."""
-    arrays = payload if isinstance(payload, tuple) else (payload,)
-    for array in arrays:
-        if not isinstance(array, np.ndarray) or array.dtype.hasobject:
-            what = f"an array of {array.dtype}" if isinstance(array, np.ndarray) else type(array).__name__
-            raise InvalidInputError(
-                f"the reply to task {task.id} of client {task.client} holds {what}: work (and the problem's gradient) must"
-                " return a NumPy array of numbers, or a tuple of them"
-            )
-    # not ascontiguousarray, which gives numbers an axis
-    ordered = tuple(array if array.flags.c_contiguous else array.copy(order="C") for array in arrays)
-    return ordered if isinstance(payload, tuple) else ordered[0]
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 
 import numpy as np
 
+from tardigrad.core.guard import canonical
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
@@ -74,7 +75,7 @@ def _serve(
                 points = inline_arrays(message, layout)
             else:
                 points = read(points_buffer.mapped(offset + size_of(layout)), offset, layout)
-            payload = answer(task, points)
+            payload = canonical(answer(task, points), task)
             if timing is not None:
                 u = uniform(task.id) if timing.random else 0.5
                 left = began + timing.duration(task.client, began - zero, u) - time.monotonic()

@@ -151,13 +151,13 @@ class Processes(Engine):
                 raise WorkerError(f"workers were not ready after {START_TIMEOUT:g} s: is the machine overloaded?")
         self._zero = time.monotonic()
 
-    def submit(self, task: Task, version: int, points: Points) -> None:
+    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
         job = self._jobs.get(task.id)
         again = job is not None  # a lost task keeps its job, its points and its place in the line
         if job is None:
             kept = self._versions.get(version)
             if kept is None:
-                kept = self._versions[version] = self._keep(points)
+                kept = self._versions[version] = self._keep(points, fresh)
             kept.readers += 1
             job = self._jobs[task.id] = _Job(task, version, kept, self.now())
         workers = self._pool if self._shared else [self._pool[task.client % len(self._pool)]]
@@ -169,12 +169,12 @@ class Processes(Engine):
         for worker in workers:
             self._feed(worker)
 
-    def _keep(self, points: Points) -> _Points:
+    def _keep(self, points: Points, fresh: bool) -> _Points:
         layout = layout_of(points)
         n_bytes = size_of(layout)
         if n_bytes > INLINE:
             return _Points(layout, n_bytes, self._slots.put(points, n_bytes), ())
-        return _Points(layout, n_bytes, None, tuple([point.copy() for point in points]))
+        return _Points(layout, n_bytes, None, points if fresh else tuple([point.copy() for point in points]))
 
     def _feed(self, worker: _Worker) -> None:
         """Send a worker its next job, if it is free and there is one."""

@@ -56,9 +56,9 @@ class Replay(Engine):
         self._points: Points = ()
         self._now = 0.0
 
-    def submit(self, task: Task, version: int, points: Points) -> None:
+    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
         if version != self._version:
-            self._points = tuple([point.copy() for point in points])
+            self._points = points if fresh else tuple([point.copy() for point in points])
             self._version = version
         self._jobs[task.id] = (task, version, self._points)
 

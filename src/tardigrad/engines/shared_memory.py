@@ -29,9 +29,6 @@ Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 def layout_of(arrays: Sequence[Array]) -> Layout:
     """What a reader must know to make arrays of bytes."""
-    for array in arrays:
-        if array.dtype.hasobject:
-            raise TypeError(f"an array of Python objects ({array.shape}) cannot be shared between processes")
     return tuple((array.dtype.str, array.shape) for array in arrays)
 
 

@@ -5,7 +5,7 @@ Rules of this file:
 - events are ordered by virtual time, then by number of submission, never by payload;
 - a job's duration is drawn when it starts, keyed by (seed, task id);
 - a payload is computed when its reply is due: a cancelled task costs nothing, an idle client no memory;
-- one copy of the points a version, shared by all tasks that read that version.
+- at most one copy of the points a version, shared by all tasks that read that version.
 """
 
 from __future__ import annotations
@@ -76,9 +76,9 @@ class Simulated(Engine):
         pooled = self.workers is not None and placement.shared_data
         self._idle = list(range(self.workers or 0)) if pooled else None
 
-    def submit(self, task: Task, version: int, points: Points) -> None:
+    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
         if version != self._version:
-            self._points = (points[0].copy(),) if len(points) == 1 else tuple([point.copy() for point in points])
+            self._points = points if fresh else tuple([point.copy() for point in points])
             self._version = version
         self._submissions = number = self._submissions + 1
         if self._idle is None:

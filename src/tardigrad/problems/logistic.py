@@ -33,7 +33,7 @@ class _Classifier(LinearModel):
         codes = np.minimum(np.searchsorted(self.classes, data.y), len(self.classes) - 1)
         unknown = self.classes[codes] != data.y
         if unknown.any():
-            raise InvalidInputError(f"label {data.y[unknown][0].item()!r} of a test row is not among those of the data")
+            raise InvalidInputError(f"label {data.y[unknown][0].item()!r} of a test row is not among {self.classes}")
         return codes
 
     def predict(self, x: Array, X: Any) -> Array:

@@ -32,6 +32,9 @@ from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer, number, optional_integer
 
+#: iterates of so many bytes are made anew by each update, which saves simulations a copy; larger ones change in place
+SMALL = 2**17
+
 NextClient = Literal["answered", "uniform", "shuffled"]
 
 
@@ -66,7 +69,10 @@ class _SGD(Rule[S], Generic[S]):
             state.velocity += gradient
             gradient = state.velocity
         multiply(gradient, step, buffer)
-        state.x -= buffer
+        if state.fresh:
+            state.x = state.x - buffer
+        else:
+            state.x -= buffer
         state.version += 1
 
     def _workspace(self, state: Any, gradient: Array) -> tuple[Array, Array | None]:
@@ -140,7 +146,7 @@ class SyncSGD(_SGD[SyncState]):
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[SyncState, Orders]:
         velocity = np.zeros_like(x0) if self.momentum else None
-        state = SyncState(x=x0, n_clients=n_clients, total=np.zeros_like(x0), velocity=velocity)
+        state = SyncState(x=x0, fresh=x0.nbytes <= SMALL, n_clients=n_clients, total=np.zeros_like(x0), velocity=velocity)
         return state, self._round(state, rng)
 
     def receive(self, state: SyncState, reply: Reply, rng: Rng) -> tuple[SyncState, Orders]:
@@ -245,7 +251,8 @@ class AsyncSGD(_SGD[AsyncState]):
         return dataclasses.replace(self, concurrency=concurrency)
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[AsyncState, Orders]:
-        state = AsyncState(x=x0, n_clients=n_clients, velocity=np.zeros_like(x0) if self.momentum else None)
+        velocity = np.zeros_like(x0) if self.momentum else None
+        state = AsyncState(x=x0, fresh=x0.nbytes <= SMALL, n_clients=n_clients, velocity=velocity)
         if self.concurrency is None:
             raise InvalidInputError("AsyncSGD must be configured before it starts: tardigrad.run does that")
         if self.next_client == "answered":
