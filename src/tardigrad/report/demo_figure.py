@@ -46,6 +46,7 @@ def draw_demo(results: Mapping[str, Result], target: float, window: float, path:
         draw_timeline(timeline, result.trace, end=window)
         share = result.trace.summary().utilisation_mean
         timeline.set_title(f"{name}: workers busy {100 * share:.0f} % of the time", loc="left", fontsize="medium")
+    axes.set_ylim(bottom=max(0.0, target - 0.3))
     axes.legend(loc="lower right", frameon=False)
     save_figure(figure, path)
     return figure
