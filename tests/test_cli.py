@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -86,6 +88,18 @@ def test_errors_are_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
     assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
     assert done.stdout == ""
+
+
+def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):
+    command = [sys.executable, "-m", "tardigrad", "demo", "--data", "digits", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    while not (tmp_path / "SyncSGD" / "run.json").exists() and process.poll() is None:
+        time.sleep(0.05)
+    time.sleep(3)  # the simulations that choose the next step are over, workers are starting or at work
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "Traceback" not in errors
 
 
 def test_help_and_version():

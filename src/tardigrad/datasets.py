@@ -60,6 +60,7 @@ class NamedDataset(Dataset):
     """
 
     def __init__(self, name: str, part: Part = "train", digest: str | None = None) -> None:
+        name = str(name).replace("_", "-")
         if name not in _LOADERS:
             raise InvalidInputError(f"unknown data set {name!r}: choose one of {', '.join(names())}")
         if part not in ("train", "test"):
@@ -86,7 +87,7 @@ def load(name: str, part: Part = "train") -> NamedDataset:
     Parameters
     ----------
     name : str
-        "digits" and "breast-cancer" come with scikit-learn; "fashion-mnist", "a9a" and
+        "digits" and "breast-cancer" (or with an underscore) come with scikit-learn; "fashion-mnist", "a9a" and
         "california-housing" are looked for on disk. Pixels are scaled to [0, 1]; other features are as in the file.
     part : {"train", "test"}
         Which part.
@@ -111,6 +112,7 @@ def names() -> list[str]:
 
 def available(name: str) -> bool:
     """Whether the files of a data set are here (nothing is read)."""
+    name = name.replace("_", "-")
     return name in _LOADERS and all(_find(file) is not None for file in _KNOWN if file.startswith(f"{name}/"))
 
 

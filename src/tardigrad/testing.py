@@ -81,8 +81,14 @@ class AnyOrder(Engine):
         self._jobs = []
 
 
-class _Checked(Rule[Any]):
-    """A rule with its contract checked around every call."""
+class CheckedRule(Rule[Any]):
+    """A rule with its contract checked around every call, for runs of one's own; `check_rule` uses it.
+
+    Parameters
+    ----------
+    rule : Rule
+        The rule to check. An `AssertionError` names the contract that it breaks.
+    """
 
     def __init__(self, rule: Rule[Any]) -> None:
         self.rule = rule
@@ -102,7 +108,7 @@ class _Checked(Rule[Any]):
         once = self.rule.configure(problem, concurrency, max_staleness)
         twice = once.configure(problem, concurrency, max_staleness)
         assert same_bits(once, twice), "configure must change nothing when it is called again: its result is saved"
-        return _Checked(once)
+        return CheckedRule(once)
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[State, Orders]:
         self.n_clients = n_clients
@@ -194,7 +200,7 @@ def check_rule(
     stop = MaxOracleCalls(n_replies) | MaxUpdates(n_replies)
     for trial in range(3):
         kept: dict[str, Any] = {"stop": stop, "seed": seed + trial, "concurrency": concurrency, "snapshot_every": 1}
-        checked = run(_Checked(rule), problem, AnyOrder(seed + trial), **kept)
+        checked = run(CheckedRule(rule), problem, AnyOrder(seed + trial), **kept)
         plain = run(rule, problem, AnyOrder(seed + trial), **kept)
         assert plain.status in (Status.MAX_ORACLE_CALLS, Status.MAX_UPDATES), f"the run should go on, but {plain.message}"
         assert same_bits(plain.state, checked.state), (

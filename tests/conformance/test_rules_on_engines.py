@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 import tardigrad as td
 from tardigrad.core.plain import same_bits
-from tardigrad.testing import AnyOrder, check_engine, check_rule
+from tardigrad.testing import AnyOrder, CheckedRule, check_engine, check_rule
 
 
 def suited(rule, engine):
@@ -50,9 +50,10 @@ def test_engine_keeps_its_contract(engine):
 @pytest.mark.parametrize("rule", catalogue.RULES)
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_order_of_replies_replays(rule, small_problem, data):
+def test_any_order_of_replies_keeps_the_state_valid_and_replays(rule, small_problem, data):
     engine = AnyOrder(choose=lambda n: data.draw(st.integers(0, n - 1)))
-    result = td.run(catalogue.RULES[rule](), small_problem, engine, stop=td.MaxOracleCalls(30), snapshot_every=1)
+    checked = CheckedRule(catalogue.RULES[rule]())
+    result = td.run(checked, small_problem, engine, stop=td.MaxOracleCalls(30), snapshot_every=1)
     assert np.isfinite(result.x).all()
     assert result.state.version == result.trace.updates <= len(result.trace)
     assert td.replay(result).identical

@@ -1,6 +1,7 @@
 """The event loop: how runs start, go on, and end."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -246,8 +247,9 @@ def test_exception_in_an_oracle_comes_through_and_observers_are_closed():
         def gradient(self, client, x, sample=None):
             raise ZeroDivisionError("in the oracle")
 
-    with pytest.raises(ZeroDivisionError, match="in the oracle"):
+    with pytest.raises(ZeroDivisionError, match="in the oracle") as caught:
         simulate(problem=Broken(), observers=[Seen()])
+    assert re.match(r"raised while a worker computed task \d \(gradient\) of client \d", caught.value.__notes__[0])
     assert closed == [(None, "ZeroDivisionError('in the oracle')")]
 
 

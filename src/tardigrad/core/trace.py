@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import json
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -162,8 +163,8 @@ class Trace(Plain):
 
     def to_bytes(self) -> bytes:
         """The content of the file that `save` writes."""
-        header = np.array([FORMAT, self.updates], np.int64)
-        return pack_arrays({"header": header, **{name: self[name] for name in COLUMNS}})
+        header = json.dumps({"format": FORMAT, "updates": self.updates, "times": "seconds since the start of the run"})
+        return pack_arrays({"header": np.array(header), **{name: self[name] for name in COLUMNS}})
 
     @classmethod
     def from_bytes(cls, content: bytes, path: Path) -> Trace:
@@ -173,13 +174,16 @@ class Trace(Plain):
         if missing:
             raise RunFileError(f"{path} is no trace: it lacks {', '.join(missing)}")
         n_rows = arrays["task"].size
-        for name, dtype in (("header", np.int64), *COLUMNS.items()):
-            found, expected = arrays[name], (2,) if name == "header" else (n_rows,)
-            if found.shape != expected or found.dtype != dtype:
-                raise RunFileError(
-                    f"{path} is no trace: its {name} is {found.dtype}{found.shape}, not {np.dtype(dtype)}{expected}"
-                )
-        written, updates = (int(value) for value in arrays["header"])
+        for name, dtype in COLUMNS.items():
+            found = arrays[name]
+            if found.shape != (n_rows,) or found.dtype != dtype:
+                expected = f"{np.dtype(dtype)}{(n_rows,)}"
+                raise RunFileError(f"{path} is no trace: its {name} is {found.dtype}{found.shape}, not {expected}")
+        try:
+            header = json.loads(arrays["header"].item())
+            written, updates = int(header["format"]), int(header["updates"])
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunFileError(f"{path} is no trace: its header is not readable ({error!r})") from error
         if written > FORMAT:
             raise RunFileError(f"{path} has format {written}, this version reads up to {FORMAT}: upgrade tardigrad")
         table = np.empty(n_rows, _ROW)

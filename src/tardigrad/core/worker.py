@@ -50,7 +50,11 @@ class WorkerHalf:
 
             def answer(task: Task, points: Points) -> Payload:
                 stream.index = task.id
-                return work(problem, task, points, stream, None)
+                try:
+                    return work(problem, task, points, stream, None)
+                except Exception as error:
+                    error.add_note(_where(task))
+                    raise
 
             return answer
 
@@ -60,15 +64,23 @@ class WorkerHalf:
         def answer_with_cache(task: Task, points: Points) -> Payload:
             client, setup = task.client, task.setup
             setup_kept, cache = caches.get(client, (-1, None))
-            if setup_kept != setup:
-                # keyed by client and setup, not by task: whoever rebuilds a cache gets the same numbers
-                rng = Stream(self.seed, Domain.PREPARE, self.replicas).at(setup << 32 | client)
-                cache = prepare(problem, client, setup, rng)
-                caches[client] = setup, cache
-            stream.index = task.id
-            return work(problem, task, points, stream, cache)
+            try:
+                if setup_kept != setup:
+                    # keyed by client and setup, not by task: whoever rebuilds a cache gets the same numbers
+                    rng = Stream(self.seed, Domain.PREPARE, self.replicas).at(setup << 32 | client)
+                    cache = prepare(problem, client, setup, rng)
+                    caches[client] = setup, cache
+                stream.index = task.id
+                return work(problem, task, points, stream, cache)
+            except Exception as error:
+                error.add_note(_where(task))
+                raise
 
         return answer_with_cache
+
+
+def _where(task: Task) -> str:
+    return f"raised while a worker computed task {task.id} ({task.kind}) of client {task.client}"
 
 
 @contextmanager
