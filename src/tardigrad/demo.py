@@ -10,6 +10,8 @@ Rules of this file:
 
 from __future__ import annotations
 
+import shutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +122,8 @@ class Demo:
             lines.append(f"AsyncSGD reached the target {times['SyncSGD'] / times['AsyncSGD']:.1f} times sooner than SyncSGD.")
         same = "the same in every bit" if self.replay_identical else "NOT the same: please report this"
         lines.append(f"The asynchronous run was replayed from its trace: {same}.")
-        lines.append(f"See {folder}/demo.png; `tardigrad replay {folder}/AsyncSGD` replays it again.")
+        command = "tardigrad" if shutil.which("tardigrad") else f"{sys.executable} -m tardigrad"
+        lines.append(f"See {folder}/demo.png; `{command} replay {folder}/AsyncSGD` replays it again.")
         return lines
 
 
