@@ -18,6 +18,7 @@ Rules of this file:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Literal, get_args
 
@@ -129,7 +130,9 @@ class SyncSGD(_SGD[SyncState]):
     True
     """
 
-    unsuited: ClassVar = {"Prescribed": "a round waits for its slowest reply, so nothing is left to prescribe"}
+    unsuited: ClassVar[Mapping[str, str]] = {
+        "Prescribed": "a round waits for its slowest reply, so nothing is left to prescribe"
+    }
 
     step: Step
     sample: int | None = None
