@@ -19,7 +19,7 @@ _MODULE_OF = {
         "core.observers": "History JSONLines Observer Progress",
         "core.problem": "Problem",
         "core.result": "Result",
-        "core.rule": "Rule State",
+        "core.rule": "Rule State scratch_field",
         "core.steps": "PowerStep StepSequence",
         "core.stopping": "MaxOracleCalls MaxSeconds MaxUpdates Status Stop Tolerance",
         "core.task": "Cancel Reply Task",

@@ -58,15 +58,23 @@ def demo(
 @app.command()
 def replay(
     run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
-    modules: Annotated[list[str] | None, typer.Option("--import", help="Module that defines the run's own classes.")] = None,
+    modules: Annotated[
+        list[str] | None, typer.Option("--import", help="Module or file that defines the run's own classes.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a saved run again from its trace, and tell whether every bit is the same."""
+    sys.path.insert(0, "")
     for module in modules or ():
+        path = Path(module)
+        if path.suffix == ".py":
+            sys.path.insert(0, str(path.parent.resolve()))
         try:
-            importlib.import_module(module)
+            importlib.import_module(path.stem if path.suffix == ".py" else module)
         except ImportError as error:
-            raise RunFileError(f"cannot import {module}: {error}; it must be in a folder of PYTHONPATH") from error
+            raise RunFileError(
+                f"cannot import {module}: {error}; give a file, or a module of this folder or PYTHONPATH"
+            ) from error
     from tardigrad.engines.replay import replay as replay_run
 
     found = replay_run(run)

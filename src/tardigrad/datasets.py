@@ -261,9 +261,9 @@ def _find(file: str) -> Path | None:
 def _locate(file: str) -> Path:
     path = _find(file)
     if path is None:
-        looked = " nor ".join(str(folder) for folder in folders())
+        looked = " nor in ".join(str(folder) for folder in folders())
         name = file.partition("/")[0]
-        raise DataError(f"{file} is neither in {looked}: set TARDIGRAD_DATA to the folder that holds {name}/, or put it there")
+        raise DataError(f"{file} is not in {looked}: set TARDIGRAD_DATA to the folder that holds {name}/, or put it there")
     try:
         found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

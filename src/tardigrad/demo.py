@@ -94,7 +94,9 @@ class Demo:
             f"seconds to {self.setting.target:.0%} test accuracy": self._row("seconds_to_target", "{:.2f}"),
             "test accuracy at the end": self._row("accuracy", "{:.3f}"),
             "updates/s": self._row("updates_per_s", "{:.0f}"),
-            "workers idle": [f"{1 - (row['utilisation'] or 0):.0%}" for row in self.numbers.values()],
+            "workers idle": [
+                "-" if (busy := row["utilisation"]) is None else f"{1 - busy:.0%}" for row in self.numbers.values()
+            ],
             "staleness, mean": self._row("staleness_mean", "{:.2f}"),
             "staleness, max": self._row("staleness_max", "{:.0f}"),
         }
@@ -111,7 +113,8 @@ class Demo:
 
     def _row(self, key: str, form: str) -> list[str]:
         values = [row[key] for row in self.numbers.values()]
-        return ["never" if value is None else form.format(value) for value in values]
+        missing = "never" if key == "seconds_to_target" else "-"
+        return [missing if value is None else form.format(value) for value in values]
 
     def _conclusions(self, folder: Path) -> list[str]:
         if self.replay_identical is None:
@@ -172,8 +175,14 @@ def run_demo(folder: Path, seed: int = 0, data: str | None = None, progress: boo
     demo = Demo(setting, results, steps, numbers, identical, notes)
     from tardigrad.report.demo_figure import draw_demo
 
-    draw_demo(results, setting.target, window=6 * SLOWDOWN * setting.seconds, path=folder / "demo.png")
+    title = f"{data_title(setting)}; worker {N_WORKERS - 1} is {SLOWDOWN} times slower"
+    draw_demo(results, title, setting.target, window=6 * SLOWDOWN * setting.seconds, path=folder / "demo.png")
     return demo
+
+
+def data_title(setting: Setting) -> str:
+    """What is trained, for the head of a picture."""
+    return f"softmax regression on {setting.data}: {setting.n_gradients} gradients on {N_WORKERS} worker processes"
 
 
 def choose_step(
@@ -190,6 +199,8 @@ def choose_step(
         replicas=N_TRIALS,
         snapshot_every=every,
     )
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
     accuracy = result.evaluate(("test_accuracy",))["test_accuracy"]  # (snapshots, trials, steps)
     accuracy[:, result.diverged] = 0
     reached = accuracy >= setting.target
@@ -233,7 +244,7 @@ def _measure(result: Result, setting: Setting) -> dict[str, float | None]:
     accuracy = result.evaluate(("test_accuracy",))["test_accuracy"]
     reached = np.flatnonzero(accuracy >= setting.target)
     summary = result.trace.summary()
-    return {
+    numbers: dict[str, float | None] = {
         "seconds": summary.seconds,
         "updates": summary.updates,
         "updates_per_s": summary.updates_per_s,
@@ -243,3 +254,5 @@ def _measure(result: Result, setting: Setting) -> dict[str, float | None]:
         "staleness_mean": summary.staleness_mean,
         "staleness_max": summary.staleness_max,
     }
+    # what an interrupted run has not measured is null, which JSON knows, and not NaN
+    return {name: value if value is not None and np.isfinite(value) else None for name, value in numbers.items()}

@@ -123,7 +123,10 @@ class CheckedRule(Rule[Any]):
         issued, version, x, before = state.issued, state.version, state.x.copy(), reply.payload
         points = self.rule.points(state)
         kept = tuple(point.copy() for point in points)
-        after, orders = self.rule.receive(state, reply, rng)
+        answer = self.rule.receive(state, reply, rng)
+        pair = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list)
+        assert pair, f"receive of task {reply.task.id} must return (state, list of tasks), not {answer!r}"
+        after, orders = answer
         unchanged = not state.fresh or same_bits(points, kept)
         assert unchanged, f"receive of task {reply.task.id} changed points that the state calls fresh"
         self._check(after, orders, issued, version, x, f"receive of task {reply.task.id}")

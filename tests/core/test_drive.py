@@ -331,3 +331,23 @@ def test_a_gradient_of_wrong_shape_is_named():
 def test_a_start_that_is_none(x0):
     with pytest.raises(td.InvalidInputError, match="x0"):
         simulate(x0=x0)
+
+
+def test_a_run_without_an_end_is_refused():
+    with pytest.raises(td.InvalidInputError, match="stop=None would never end"):
+        td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Constant(1.0)), stop=None)
+
+
+@pytest.mark.parametrize("observers", [td.Progress, print, 5])
+def test_what_is_no_observer(observers):
+    with pytest.raises(td.InvalidInputError, match="observers must be an Observer"):
+        simulate(observers=observers)
+
+
+def test_a_problem_without_its_sizes():
+    class NoDim(Quadratic):
+        def __init__(self):
+            self.n_clients = 2
+
+    with pytest.raises(td.InvalidInputError, match="NoDim has no dim: its __init__ must set n_clients and dim"):
+        simulate(problem=NoDim())

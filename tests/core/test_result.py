@@ -1,6 +1,8 @@
 """Saving, loading and drawing runs."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -112,3 +114,38 @@ def test_no_pickle_is_read(tmp_path):
 
 def test_repr_says_how_it_ended():
     assert repr(make()).startswith("<Result max_updates: reached the limit of 30 updates; AsyncSGD on Simulated")
+
+
+class NotPlain(td.Problem):
+    n_clients, dim = 2, 3
+
+    def gradient(self, client, x, sample=None):
+        return x - client
+
+
+def test_a_problem_that_cannot_be_rebuilt_is_left_out_with_a_warning(tmp_path):
+    result = td.run(td.AsyncSGD(0.1), NotPlain(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9))
+    with pytest.warns(UserWarning, match=r"saved without the problem.*NotPlain is not a dataclass: define fields"):
+        result.save(tmp_path)
+    assert td.replay(tmp_path, problem=NotPlain()).identical
+    with pytest.raises(td.RunFileError, match="the problem cannot be saved"):
+        result.save(tmp_path, with_problem=True)
+
+
+def test_a_run_of_a_script_replays_where_the_script_is_imported(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text(
+        "import tardigrad as td\n"
+        "class Mine(td.Problem):\n"
+        "    n_clients, dim = 2, 3\n"
+        "    def fields(self): return {}\n"
+        "    def gradient(self, client, x, sample=None): return x - client\n"
+        "if __name__ == '__main__':\n"
+        "    engine = td.Processes(2)\n"
+        "    td.run(td.AsyncSGD(0.1), Mine(), engine, stop=td.MaxUpdates(20)).save('run')\n"
+    )
+    subprocess.run([sys.executable, str(script)], check=True, cwd=tmp_path, timeout=60)
+    for module in ("mine", str(script)):
+        command = [sys.executable, "-m", "tardigrad", "replay", "run", "--import", module]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+        assert done.stdout == "run: 20 replies replayed, every bit is the same\n", done.stderr

@@ -385,3 +385,17 @@ def test_a_lost_task_keeps_its_place_in_its_client_s_line(tmp_path):
 
     result = run(DiesOnce(tmp_path, 1), td.Processes(2), td.MaxUpdates(5), Five(0.1))
     assert result.trace["task"].tolist() == [0, 1, 2, 3, 4]
+
+
+def test_a_module_that_starts_a_run_when_it_is_imported_is_no_fork_bomb(tmp_path):
+    (tmp_path / "unguarded.py").write_text(
+        "import tardigrad as td\n"
+        "class Mine(td.Problem):\n"
+        "    n_clients, dim = 2, 3\n"
+        "    def fields(self): return {}\n"
+        "    def gradient(self, client, x, sample=None): return x - client\n"
+        "td.run(td.AsyncSGD(0.1), Mine(), td.Processes(2), stop=td.MaxUpdates(20))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", "import unguarded"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 1
+    assert "starts a run when it is imported. Put that run under `if __name__ == '__main__':`" in done.stderr

@@ -23,7 +23,7 @@ def test_a_run_without_measures_shows_staleness_and_timeline(tmp_path):
     figure = result.plot(tmp_path / "run.png")
     assert (tmp_path / "run.png").read_bytes().startswith(b"\x89PNG")
     mean, top = result.trace.staleness.mean(), result.trace.staleness.max()
-    assert titles(figure) == [f"staleness: mean {mean:.2f}, max {top}", "who worked when"]
+    assert titles(figure) == [f"staleness: mean {mean:.2f}, max {top}", "who worked when (a bar a task)"]
 
 
 @pytest.mark.parametrize("rule", [td.SyncSGD(0.1), td.AsyncSGD([0.05, 0.1])], ids=["one", "sweep"])

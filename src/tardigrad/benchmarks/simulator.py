@@ -23,7 +23,8 @@ import numpy as np
 from tardigrad.benchmarks.harness import Row, in_turn
 from tardigrad.core.drive import run
 from tardigrad.core.problem import Problem
-from tardigrad.core.stopping import MaxUpdates
+from tardigrad.core.result import Result
+from tardigrad.core.stopping import MaxUpdates, Status
 from tardigrad.core.task import Array
 from tardigrad.engines.simulated import Simulated
 from tardigrad.rules.gradient_descent import AsyncSGD
@@ -94,7 +95,7 @@ def million(n_events: int) -> Iterator[Row]:
 
     def job(n_clients: int) -> object:
         engine = Simulated(timings[n_clients])
-        return run(rule, Identity(n_clients, 100), engine, stop=MaxUpdates(n_events), concurrency=few)
+        return finished(run(rule, Identity(n_clients, 100), engine, stop=MaxUpdates(n_events), concurrency=few))
 
     slow, fast = in_turn(lambda: job(many), lambda: job(few), rounds=3)
     micro = 1e6 / n_events
@@ -121,10 +122,18 @@ def import_time() -> Row:
     return Row("import tardigrad", ours, "s", "import numpy", numpys)
 
 
+def finished(result: Result) -> Result:
+    """A result that may be timed: Ctrl-C ends the benchmark, it does not shorten a run."""
+    if result.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
+    return result
+
+
 def simulate(n_clients: int, dim: int, n_events: int, step: Any = STEP) -> object:
     """A run of asynchronous SGD on the virtual clock."""
-    engine = Simulated(PerClient.linear(n_clients, 10.0))
-    return run(AsyncSGD(step), Identity(n_clients, dim), engine, stop=MaxUpdates(n_events))
+    return finished(
+        run(AsyncSGD(step), Identity(n_clients, dim), Simulated(PerClient.linear(n_clients, 10.0)), stop=MaxUpdates(n_events))
+    )
 
 
 def bare_loop(n_clients: int, dim: int, n_events: int, checked: bool = False, buffered: bool = False) -> Array:

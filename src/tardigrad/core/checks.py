@@ -8,12 +8,14 @@ Rules of this file:
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import numpy as np
 
 from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.observers import Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Rule
 from tardigrad.core.stopping import Limits
@@ -25,7 +27,7 @@ def check_parts(rule: object, problem: object, engine: object) -> None:
     examples = {Rule: "AsyncSGD(step=0.1)", Problem: "LeastSquares(...)", Engine: "Simulated(...)"}
     for value, (kind, example) in zip((rule, problem, engine), examples.items(), strict=True):
         if not isinstance(value, kind):
-            what = f"the class {value.__name__} itself" if isinstance(value, type) else repr(value)
+            what = f"the class {value.__name__} itself" if isinstance(value, type) else reprlib.repr(value)
             article = "an" if kind is Engine else "a"
             raise InvalidInputError(f"expected {article} {kind.__name__} such as {example}, not {what}")
     assert isinstance(rule, Rule)
@@ -33,9 +35,21 @@ def check_parts(rule: object, problem: object, engine: object) -> None:
     name = type(engine).__name__
     if name in rule.unsuited:
         raise InvalidInputError(f"{type(rule).__name__} does not run on {name}: {rule.unsuited[name]}")
+    for attribute in ("n_clients", "dim"):
+        if not hasattr(problem, attribute):
+            raise InvalidInputError(f"{type(problem).__name__} has no {attribute}: its __init__ must set n_clients and dim")
     if problem.n_clients < 1 or problem.dim < 1:
         counts = f"{problem.n_clients} clients and {problem.dim} variables"
         raise InvalidInputError(f"the problem needs at least one client and one variable, not {counts}")
+
+
+def as_observers(observers: object) -> list[Observer]:
+    """One observer, several, or None, as a list; `Watch` checks each."""
+    if isinstance(observers, Observer):
+        return [observers]
+    if not isinstance(observers, (list, tuple, type(None))):
+        raise InvalidInputError(f"observers must be an Observer such as Progress() or a list of them, not {observers!r}")
+    return list(observers or ())
 
 
 def starting_point(x0: Array | None, problem: Problem, rule: Rule[Any], replicas: int | None) -> Array:

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 from numpy import ndarray
 
-from tardigrad.core.checks import check_measures, check_parts, starting_point
+from tardigrad.core.checks import as_observers, check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
-from tardigrad.core.errors import WorkerError
+from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.guard import Guard
 from tardigrad.core.observers import History, Moment, Observer
 from tardigrad.core.problem import Problem
@@ -109,6 +109,8 @@ def run(
     """
     check_parts(rule, problem, engine)
     bounds = limits(stop)
+    if stop is None and not engine.ends_by_itself:
+        raise InvalidInputError("stop=None would never end: give a condition such as MaxUpdates(1000)")
     placement = Placement(problem.n_clients, problem.shared_data)
     max_staleness = optional_integer(max_staleness, "max_staleness", low=0)
     replicas = optional_integer(replicas, "replicas")
@@ -121,7 +123,7 @@ def run(
     check_measures(bounds, problem, start)
     half = WorkerHalf(rule, problem, check_seed(seed), replicas)
     history = History(snapshot_every)
-    watch = Watch([history, *([observers] if isinstance(observers, Observer) else observers or ())], bounds, problem)
+    watch = Watch([history, *as_observers(observers)], bounds, problem)
     began = time.perf_counter()
     with ExitStack() as stack:
         stack.enter_context(single_threaded_blas())

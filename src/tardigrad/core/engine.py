@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Ended, Lost, Points, Reply, Task
@@ -30,6 +31,9 @@ class Placement:
 
 class Engine(Plain):
     """Base class of engines."""
+
+    #: whether runs end without a stopping condition (a recorded trace does)
+    ends_by_itself: ClassVar[bool] = False
 
     @abstractmethod
     def n_workers(self, placement: Placement) -> int:

@@ -59,7 +59,8 @@ def make_folder(path: Path) -> Path:
 
 
 def _unwritable(path: Path, error: OSError) -> RunFileError:
-    return RunFileError(f"cannot write {path}: {error.strerror or error}. Choose a folder with space that you may write to")
+    advice = "Choose a folder (not a file) with free space that you may write to"
+    return RunFileError(f"cannot write {path}: {error.strerror or error}. {advice}")
 
 
 def pack_arrays(arrays: Mapping[str, Array]) -> bytes:

@@ -117,6 +117,7 @@ class History(Observer):
 
     def evaluate(self, problem: Problem, names: Collection[str] | None = None) -> dict[str, Array]:
         """The problem's measures (or those named) at every snapshot, kept in ``measures``, each of shape (n, ...)."""
+        names = (names,) if isinstance(names, str) else names
         values = [problem.measures(x, names) for x in self._x]
         missing = set(names or ()).difference(*values[:1])
         if missing:

@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import platform
+import warnings
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -157,6 +158,7 @@ class Result:
         except TypeError as error:
             if wanted:
                 raise RunFileError(f"the problem cannot be saved: {error}") from error
+            warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=3)
             return None
         self.fingerprint = self.problem.fingerprint()
         if wanted is None:

@@ -43,6 +43,8 @@ PATIENCE = 0.2
 START_TIMEOUT = 60.0
 #: a worker that ends so often before it is ready is not started again
 MAX_STARTS = 3
+#: set in the environment of worker processes
+IN_WORKER = "TARDIGRAD_IN_WORKER"
 
 
 @dataclass(slots=True, eq=False)
@@ -128,6 +130,11 @@ class Processes(Engine):
         return min(cores, placement.n_clients)
 
     def open(self, half: WorkerHalf, placement: Placement) -> None:
+        if os.environ.get(IN_WORKER):
+            raise WorkerError(
+                "a worker process was about to start workers of its own: a module that it imports starts a run when it is"
+                " imported. Put that run under `if __name__ == '__main__':`"
+            )
         if self.timing is not None:
             self.timing.check(placement.n_clients)
         self._shared = placement.shared_data
@@ -280,7 +287,7 @@ class Processes(Engine):
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
         # -P: the current folder is no place to look for modules, unless it is one here
         command = [sys.executable, "-P", "-m", "tardigrad.engines.process_worker", *map(str, fds)]
-        env = {**os.environ, **one, "PYTHONPATH": path}
+        env = {**os.environ, **one, "PYTHONPATH": path, IN_WORKER: "1"}
         try:
             # a group of its own: Ctrl-C is for the server
             process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env, process_group=0)

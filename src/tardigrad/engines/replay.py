@@ -20,6 +20,7 @@ from tardigrad.core.errors import InvalidInputError, ReplayError, RunFileError
 from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
+from tardigrad.core.stopping import Status
 from tardigrad.core.task import Ended, Points, Reply, Task
 from tardigrad.core.trace import COLUMNS, Trace
 from tardigrad.core.worker import WorkerHalf
@@ -33,6 +34,8 @@ class Replay(Engine):
     trace : Trace
         Of a run of the same rule on the same problem with the same seed, on whichever engine.
     """
+
+    ends_by_itself = True
 
     def __init__(self, trace: Trace) -> None:
         if not isinstance(trace, Trace):
@@ -153,6 +156,8 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         replicas=recorded.replicas,
         snapshot_every=recorded.snapshot_every,
     )
+    if again.status is Status.INTERRUPTED:
+        raise KeyboardInterrupt
     difference = _first_difference(recorded, again)
     return Replayed(not difference, difference, again)
 

@@ -82,7 +82,10 @@ class SharedBuffer:
                         " tasks in flight, or a machine with more memory"
                     ) from error
             # arrays may still look into an older mapping: it goes when they do
-            self._map = mmap.mmap(self.fd, 0, access=self._access)
+            try:
+                self._map = mmap.mmap(self.fd, 0, access=self._access)
+            except OSError as error:
+                raise WorkerError(f"cannot map {n_bytes / 2**20:.0f} MiB of shared memory: {error.strerror}") from error
         return self._map
 
     def _lengthen(self, n_bytes: int) -> None:

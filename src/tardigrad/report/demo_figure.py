@@ -16,13 +16,15 @@ from tardigrad.report.run_figure import draw_timeline
 from tardigrad.report.style import COLOURS, new_figure, save_figure, tidy
 
 
-def draw_demo(results: Mapping[str, Result], target: float, window: float, path: str | Path) -> Any:
+def draw_demo(results: Mapping[str, Result], title: str, target: float, window: float, path: str | Path) -> Any:
     """Draw and save it.
 
     Parameters
     ----------
     results : dict of Result
         A run for each method, with ``test_accuracy`` evaluated.
+    title : str
+        What was trained on, and where.
     target : float
         Accuracy to mark.
     window : float
@@ -45,8 +47,11 @@ def draw_demo(results: Mapping[str, Result], target: float, window: float, path:
         timeline = figure.add_subplot(grid[i, 1])
         draw_timeline(timeline, result.trace, end=window)
         share = result.trace.summary().utilisation_mean
-        timeline.set_title(f"{name}: workers busy {100 * share:.0f} % of the time", loc="left", fontsize="medium")
+        timeline.set_title(
+            f"{name}: workers busy {100 * share:.0f} % (a bar a task)", loc="left", fontsize="medium"
+        )
     axes.set_ylim(bottom=max(0.0, target - 0.3))
     axes.legend(loc="lower right", frameon=False)
+    figure.suptitle(title, x=0.01, ha="left")
     save_figure(figure, path)
     return figure

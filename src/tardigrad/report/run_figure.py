@@ -43,7 +43,7 @@ def draw_run(result: Result, path: str | Path | None = None) -> Any:
     draw_staleness(figure.add_subplot(grid[n_rows - 2, :]), result.trace)
     draw_timeline(figure.add_subplot(grid[n_rows - 1, :]), result.trace)
     title = f"{type(result.rule).__name__} on {type(result.engine).__name__}: {result.trace.updates} updates"
-    figure.suptitle(f"{title}, {result.status.value.replace('_', ' ')}", x=0.01, ha="left")
+    figure.suptitle(title, x=0.01, ha="left")
     if path is not None:
         save_figure(figure, path)
     return figure
@@ -70,13 +70,14 @@ def draw_staleness(axes: Any, trace: Trace) -> None:
     edges = np.arange(top + 2) - 0.5 if top < 100 else np.linspace(-0.5, top + 0.5, 101)
     axes.hist(staleness, edges, color=COLOURS[0])
     axes.set_yscale("log")
-    axes.axvline(staleness.mean(), color=COLOURS[1], linewidth=1)
+    axes.axvline(staleness.mean(), color=COLOURS[1], linewidth=1, label="mean")
+    axes.legend(frameon=False)
     axes.set_title(f"staleness: mean {staleness.mean():.2f}, max {top}", loc="left", fontsize="medium")
 
 
 def draw_timeline(axes: Any, trace: Trace, end: float | None = None) -> None:
     """Who worked when: a bar a task, a row a worker; the first part of the run, up to `end` seconds."""
-    tidy(axes, "who worked when", "seconds", "worker")
+    tidy(axes, "who worked when (a bar a task)", "seconds", "worker")
     axes.grid(visible=False)
     if not len(trace):
         return
