@@ -95,7 +95,7 @@ def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
     while not (tmp_path / "SyncSGD" / "run.json").exists() and process.poll() is None:
         time.sleep(0.05)
-    time.sleep(1.5)  # the next step is being chosen in simulations, or workers are at work
+    time.sleep(0.7)  # the next step is being chosen in simulations, seconds before the end
     os.killpg(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130, errors
