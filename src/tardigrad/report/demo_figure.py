@@ -47,9 +47,7 @@ def draw_demo(results: Mapping[str, Result], title: str, target: float, window: 
         timeline = figure.add_subplot(grid[i, 1])
         draw_timeline(timeline, result.trace, end=window)
         share = result.trace.summary().utilisation_mean
-        timeline.set_title(
-            f"{name}: workers busy {100 * share:.0f} % (a bar a task)", loc="left", fontsize="medium"
-        )
+        timeline.set_title(f"{name}: workers busy {100 * share:.0f} % (a bar a task)", loc="left", fontsize="medium")
     axes.set_ylim(bottom=max(0.0, target - 0.3))
     axes.legend(loc="lower right", frameon=False)
     figure.suptitle(title, x=0.01, ha="left")
