@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from tardigrad.core.task import Array, Points
-from tardigrad.engines.shared_memory import Layout, read, size_of, write
+from tardigrad.engines.shared_memory import Layout, read, write
 
 INLINE = 100_000
 
@@ -52,6 +52,3 @@ def inline_arrays(message: bytes | bytearray, layout: Layout) -> Points:
 
 def _begin(head_length: int) -> int:
     return -(-(_HEAD.size + head_length) // 64) * 64
-
-
-__all__ = ["FAILED", "INLINE", "READY", "REPLY", "inline_arrays", "pack", "size_of", "unpack"]
