@@ -28,6 +28,7 @@ _MODULE_OF = {
         "engines.processes": "Processes",
         "engines.replay": "Replay replay",
         "engines.simulated": "Simulated",
+        "engines.threads": "Threads",
         "problems.data": "Dataset",
         "problems.least_squares": "LeastSquares",
         "problems.logistic": "LogisticRegression SoftmaxRegression",

@@ -22,6 +22,7 @@ ENGINES = {
     "Simulated": lambda: td.Simulated(td.PerClient([1.0, 1.0, 2.0, 7.5])),
     "Simulated, random": lambda: td.Simulated(td.RandomStragglers(0.2, 5.0, td.Exponential(1.0))),
     "Simulated, 2 workers": lambda: td.Simulated(td.Pareto(1.0), workers=2),
+    "Threads": lambda: td.Threads(2),
     "Processes": lambda: td.Processes(2),
     "AnyOrder": lambda: AnyOrder(seed=1),
 }

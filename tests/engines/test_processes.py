@@ -208,7 +208,7 @@ def test_cancelled_tasks_leave_nothing_behind_whatever_state_they_were_in():
     engine = td.Processes(3)
     seen = []
     close = engine.close
-    engine.close = lambda: (seen.append((len(engine._jobs), len(engine._versions))), close())
+    engine.close = lambda: (seen.append((len(engine._dispatch.jobs), len(engine._dispatch._versions))), close())
     result = run(rule=OddRule(cancel_every=2), engine=engine, stop=td.MaxUpdates(400))
     assert td.replay(result).identical
     jobs, versions = seen[0]

@@ -181,7 +181,7 @@ class _Loop:
         """Ask the rule for its first state and tasks."""
         self.guard = Guard(x0.shape[:-1])
         self.server = Stream(seed, Domain.SERVER)
-        self.state, orders = self.rule.start(x0.copy(), n_clients, Stream(seed, Domain.START))
+        self.state, orders = self.rule.start(self.engine.house(x0), n_clients, Stream(seed, Domain.START))
         self.obey(orders)
         if not self.open:
             return Status.STALLED, "the rule issued no task at all"
@@ -196,7 +196,7 @@ class _Loop:
         record, pack, open_tasks, interrupted = self.recorder.extend, self.recorder.pack, self.open, self.interrupted
         cost = self.rule.oracle_calls if self.counted else None
         state, max_seconds, max_calls = self.state, self.bounds.seconds, self.bounds.oracle_calls
-        timed, replies = max_seconds < inf, self.replies
+        timed, replies, single = max_seconds < inf, self.replies, not self.guard.dead.ndim
         while not interrupted:
             reply = next_event(max_seconds - engine_now() if timed else inf)
             if type(reply) is not Reply:
@@ -210,8 +210,8 @@ class _Loop:
             if timed and reply.received > max_seconds:
                 return self.out_of_time()
             payload = reply.payload
-            # the one array of a single run is judged here, everything else by the guard
-            good = (
+            # the one array of a single run is judged here or at its worker, everything else by the guard
+            good = (reply.finite and single) or (
                 isinstance(payload, ndarray)
                 and payload.ndim == 1
                 and payload.flags.c_contiguous

@@ -13,11 +13,14 @@ Rules of this file:
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
+from tardigrad.core.errors import RunFileError
+from tardigrad.core.in_flight import InFlight
 from tardigrad.core.plain import Plain
-from tardigrad.core.task import Ended, Lost, Points, Reply, Task
+from tardigrad.core.task import Array, Ended, Lost, Points, Reply, Task
 from tardigrad.core.worker import WorkerHalf
 
 
@@ -34,6 +37,13 @@ class Engine(Plain):
 
     #: whether runs end without a stopping condition (a recorded trace does)
     ends_by_itself: ClassVar[bool] = False
+    #: what went wrong since `open`: dicts with seconds, kind ("died", "raised", "slow"), worker, task, and text for people
+    incidents: Sequence[dict[str, Any]] = ()
+
+    @property
+    def replays(self) -> bool:
+        """Whether the trace determines the run: not where workers read what the server is changing."""
+        return True
 
     @abstractmethod
     def n_workers(self, placement: Placement) -> int:
@@ -42,6 +52,10 @@ class Engine(Plain):
     @abstractmethod
     def open(self, half: WorkerHalf, placement: Placement) -> None:
         """Get ready to take tasks; time starts to count."""
+
+    def house(self, x: Array) -> Array:
+        """A copy of the start, or of a resumed iterate, where this engine wants it to be."""
+        return x.copy()
 
     @abstractmethod
     def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
@@ -61,6 +75,14 @@ class Engine(Plain):
     @abstractmethod
     def now(self) -> float:
         """Seconds since `open`, on the engine's own clock."""
+
+    def in_flight(self, wanted: Container[int]) -> InFlight:
+        """The tasks among those wanted (by id) that are not answered, with their points, and the clock."""
+        raise RunFileError(f"runs on {type(self).__name__} cannot be saved for resuming: it does not define in_flight")
+
+    def take_up(self, saved: InFlight) -> None:
+        """Go on from what `in_flight` gave, right after `open`, instead of the rule's first tasks."""
+        raise RunFileError(f"runs cannot be resumed on {type(self).__name__}: it does not define take_up")
 
     @abstractmethod
     def close(self) -> None:

@@ -36,6 +36,12 @@ def canonical(payload: Any, task: Task) -> Payload:
     return ordered if isinstance(payload, tuple) else ordered[0]
 
 
+def is_finite(payload: Payload) -> bool:
+    """Whether the squared norms of all arrays are finite."""
+    arrays = payload if isinstance(payload, tuple) else (payload,)
+    return all(isfinite(np.vdot(array, array)) for array in arrays)
+
+
 class Guard:
     """Judges payloads of a run whose iterates have leading shape `lead`."""
 
@@ -48,12 +54,8 @@ class Guard:
         """Whether a reply may be applied; the payload of masked replicas is set to zero in it."""
         payload = reply.payload = canonical(reply.payload, reply.task)
         arrays = payload if isinstance(payload, tuple) else (payload,)
-        for array in arrays:
-            if not isfinite(np.vdot(array, array)):
-                break
-        else:
-            if not self._any_dead:
-                return True
+        if not self._any_dead and is_finite(payload):
+            return True
         if not self.dead.ndim:
             return False
         self._mask(arrays, x)

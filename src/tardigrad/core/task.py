@@ -61,7 +61,8 @@ class Reply:
 
     ``submitted`` and ``received`` are read on the server, ``started`` and ``finished`` at the worker,
     all counted from the start of the run. ``payload`` is valid until ``receive`` returns: a rule
-    that keeps it longer copies it.
+    that keeps it longer copies it. ``finite`` says that its worker found
+    the payload finite, so the server need not look.
     """
 
     task: Task
@@ -72,6 +73,7 @@ class Reply:
     started: float
     finished: float
     received: float
+    finite: bool = False
 
 
 @final

@@ -14,33 +14,39 @@ import pickle
 import signal
 import sys
 import threading
-import time
 import traceback
 from collections import deque
 from multiprocessing.connection import Connection
+from typing import NamedTuple
 
-import numpy as np
-
-from tardigrad.core.guard import canonical
-from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
-from tardigrad.core.worker import WorkerHalf, single_threaded_blas
+from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.process_wire import FAILED, INLINE, READY, REPLY, inline_arrays, pack, unpack
 from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, read, size_of
+from tardigrad.engines.work import at_work, doing
+
+
+class Memory(NamedTuple):
+    """What a worker shares with the server."""
+
+    points: SharedBuffer
+    payload: SharedBuffer
+    live: SharedBuffer
 
 
 def main(arguments: list[str]) -> None:
-    """Run with the descriptors: control, life line, setup, points, payload."""
-    control_fd, life_fd, setup_fd, points_fd, payload_fd = map(int, arguments)
+    """Run with the descriptors: control, life line, setup, points, payload, live point."""
+    control_fd, life_fd, setup_fd, points_fd, payload_fd, live_fd = map(int, arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_server, args=(life_fd,), daemon=True).start()
     control = Connection(control_fd)
     try:
         half, timing = load_setup(SharedBuffer(setup_fd, writable=False))
         control.send_bytes(pack((READY,)))
-        with single_threaded_blas(), np.errstate(over="ignore", invalid="ignore"):
-            _serve(control, half, timing, SharedBuffer(points_fd, writable=False), SharedBuffer(payload_fd))
+        points, live = SharedBuffer(points_fd, writable=False), SharedBuffer(live_fd, writable=False)
+        with at_work():
+            _serve(control, half, timing, Memory(points, SharedBuffer(payload_fd), live))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the server has closed the connection
     except Exception:
@@ -57,16 +63,13 @@ def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
     return half, timing
 
 
-def _serve(
-    control: Connection, half: WorkerHalf, timing: Timing | None, points_buffer: SharedBuffer, payload_buffer: SharedBuffer
-) -> None:
-    answer, uniform = half.open(), Uniforms(half.seed, Domain.TIMING)
+def _serve(control: Connection, half: WorkerHalf, timing: Timing | None, memory: Memory) -> None:
+    do = doing(half, timing)
     layout: Layout = ()
     told: tuple[bool, Layout] | None = None
-    slots, places = Slots(payload_buffer), deque[tuple[int, int]]()
+    slots, places = Slots(memory.payload), deque[tuple[int, int]]()
     while True:
         message = control.recv_bytes()
-        began = time.monotonic()
         fields, zero, new_layout, offset = unpack(message)
         layout = new_layout or layout
         task = Task(*fields)
@@ -74,13 +77,9 @@ def _serve(
             if offset is None:
                 points = inline_arrays(message, layout)
             else:
-                points = read(points_buffer.mapped(offset + size_of(layout)), offset, layout)
-            payload = canonical(answer(task, points), task)
-            if timing is not None:
-                u = uniform(task.id) if timing.random else 0.5
-                left = began + timing.duration(task.client, began - zero, u) - time.monotonic()
-                if left > 0:
-                    time.sleep(left)
+                buffer, offset = (memory.points, offset) if offset >= 0 else (memory.live, -1 - offset)
+                points = read(buffer.mapped(offset + size_of(layout)), offset, layout)
+            payload, finite, started, finished = do(task, points, zero)
             arrays = payload if isinstance(payload, tuple) else (payload,)
             this = isinstance(payload, tuple), layout_of(arrays)
             n_bytes, place = size_of(this[1]), None
@@ -92,7 +91,7 @@ def _serve(
         except Exception:
             control.send_bytes(pack((FAILED, task.id, traceback.format_exc())))
             continue
-        header = (REPLY, task.id, began - zero, time.monotonic() - zero, None if this == told else this, place)
+        header = (REPLY, task.id, finite, started, finished, None if this == told else this, place)
         told = this
         control.send_bytes(pack(header) if place is not None else pack(header, arrays, n_bytes))
 

@@ -6,7 +6,8 @@ Rules of this file:
   script or notebook are sent by value (cloudpickle);
 - the problem's arrays are in memory once, shared by all workers, read-only there;
 - points are copied once a version into shared memory and stay until every task that reads them is
-  answered: a worker never sees half of an update, and every run replays bit for bit;
+  answered: a worker never sees half of an update, and every run replays bit for bit. Only where the
+  user asks for it do workers read the live point;
 - a dead worker is noticed by the end of its connection, replaced, and its task reported lost.
 """
 
@@ -21,50 +22,37 @@ import socket
 import subprocess
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 import cloudpickle
 import numpy as np
 
-from tardigrad.core.engine import Engine, Placement
+from tardigrad.core.engine import Placement
 from tardigrad.core.errors import InvalidInputError, WorkerError
-from tardigrad.core.task import Lost, Points, Reply, Task
+from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
-from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
+from tardigrad.engines.dispatch import Job, Kept
 from tardigrad.engines.process_wire import FAILED, INLINE, READY, inline_arrays, pack, unpack
-from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, read, size_of
+from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine
+from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, place_in, read, size_of
 
-#: longest wait for replies at a time, so that Ctrl-C is seen
-PATIENCE = 0.2
-START_TIMEOUT = 60.0
 #: a worker that ends so often before it is ready is not started again
 MAX_STARTS = 3
 #: set in the environment of worker processes
 IN_WORKER = "TARDIGRAD_IN_WORKER"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True)
 class _Points:
-    """A version's points: where they are, and how many tasks still read them."""
+    """A version's points: arrays to be sent, or their offset in shared memory (negative: in the live buffer)."""
 
     layout: Layout
     n_bytes: int
     offset: int | None
     arrays: Points
-    readers: int = 0
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    task: Task
-    version: int
-    points: _Points
-    submitted: float
-    cancelled: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -74,14 +62,11 @@ class _Worker:
     control: Connection
     life: int
     payload: SharedBuffer
-    ready: bool = False
-    job: _Job | None = None
     points_layout: Layout = ()
     payload_layout: tuple[bool, Layout] = (False, ())
-    waiting: deque[_Job] = field(default_factory=deque)
 
 
-class Processes(Engine):
+class Processes(RealEngine):
     """Workers in processes of their own.
 
     Parameters
@@ -91,6 +76,14 @@ class Processes(Engine):
     timing : Timing, optional
         Durations to inject: a job that is done sooner sleeps for the rest, so that stragglers can be
         tried on one machine.
+    deadline : float, optional
+        Seconds after which a worker that is still at a task is reported as slow.
+    reassign : bool
+        Whether a task that missed the deadline is given to another worker too; the first answer counts.
+    points : {"snapshot", "live"}
+        What workers read: a private copy of each version, or the iterate itself while the server changes
+        it, as far as the rule updates it in place (gradient descent does above 128 kB). Reading live
+        saves the copy; a read may then mix versions, so such a run does not replay.
 
     Raises
     ------
@@ -109,25 +102,30 @@ class Processes(Engine):
     ('max_updates', True)
     """
 
-    def __init__(self, workers: int | None = None, timing: Timing | None = None) -> None:
+    def __init__(
+        self,
+        workers: int | None = None,
+        timing: Timing | None = None,
+        deadline: float | None = None,
+        reassign: bool = False,
+        points: Literal["snapshot", "live"] = "snapshot",
+    ) -> None:
         if os.name != "posix":
-            raise InvalidInputError("Processes needs a POSIX system (Linux, macOS); use Simulated here")
-        if timing is not None and not isinstance(timing, Timing):
-            raise InvalidInputError(f"timing must be one such as Constant(0.01) or None, not {timing!r}")
-        self.workers = optional_integer(workers, "workers")
-        self.timing = timing
+            raise InvalidInputError("Processes needs a POSIX system (Linux, macOS); use Threads or Simulated here")
+        super().__init__(workers, timing, deadline, reassign)
+        if points not in ("snapshot", "live"):
+            raise InvalidInputError(f"points must be 'snapshot' or 'live', not {points!r}")
+        self.points = points
         self._pool: list[_Worker] = []
         self._buffers: list[SharedBuffer] = []
         self._selector: selectors.BaseSelector | None = None
 
     def fields(self) -> dict[str, Any]:
-        return {"workers": self.workers, "timing": self.timing}
+        return {**super().fields(), "points": self.points}
 
-    def n_workers(self, placement: Placement) -> int:
-        if self.workers is not None:
-            return self.workers
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        return min(cores, placement.n_clients)
+    @property
+    def replays(self) -> bool:
+        return self.points == "snapshot"
 
     def open(self, half: WorkerHalf, placement: Placement) -> None:
         if os.environ.get(IN_WORKER):
@@ -135,88 +133,64 @@ class Processes(Engine):
                 "a worker process was about to start workers of its own: a module that it imports starts a run when it is"
                 " imported. Put that run under `if __name__ == '__main__':`"
             )
-        if self.timing is not None:
-            self.timing.check(placement.n_clients)
-        self._shared = placement.shared_data
-        self._zero = time.monotonic()
+        super().open(half, placement)
+
+    def _launch(self, half: WorkerHalf, n_workers: int) -> None:
         self._selector = selectors.DefaultSelector()
-        self._buffers = [SharedBuffer(), SharedBuffer()]
-        points, self._setup = self._buffers
+        self._buffers = [SharedBuffer(), SharedBuffer(), SharedBuffer()]
+        points, self._setup, self._live = self._buffers
         self._slots = Slots(points)
         _write_setup(self._setup, half, self.timing)
-        self._versions: dict[int, _Points] = {}
-        self._jobs: dict[int, _Job] = {}
-        self._waiting: deque[_Job] = deque()
-        self._events: deque[Reply | Lost] = deque()
-        self._starts = [0] * self.n_workers(placement)
-        for number in range(len(self._starts)):
+        self._starts = [0] * n_workers
+        for number in range(n_workers):
             self._pool.append(self._spawn(number))
         deadline = time.monotonic() + START_TIMEOUT
-        while not all(worker.ready for worker in self._pool):
+        while not all(self._free):
             self._listen(PATIENCE)
             if time.monotonic() > deadline:
                 raise WorkerError(f"workers were not ready after {START_TIMEOUT:g} s: is the machine overloaded?")
-        self._zero = time.monotonic()
 
-    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
-        job = self._jobs.get(task.id)
-        again = job is not None  # a lost task keeps its job, its points and its place in the line
-        if job is None:
-            kept = self._versions.get(version)
-            if kept is None:
-                kept = self._versions[version] = self._keep(points, fresh)
-            kept.readers += 1
-            job = self._jobs[task.id] = _Job(task, version, kept, self.now())
-        workers = self._pool if self._shared else [self._pool[task.client % len(self._pool)]]
-        waiting = self._waiting if self._shared else workers[0].waiting
-        if again:
-            waiting.appendleft(job)
-        else:
-            waiting.append(job)
-        for worker in workers:
-            self._feed(worker)
+    def house(self, x: Array) -> Array:
+        if self.points == "snapshot":
+            return super().house(x)
+        housed = np.ndarray(x.shape, x.dtype, self._live.mapped(x.nbytes))
+        np.copyto(housed, x)
+        return housed
 
     def _keep(self, points: Points, fresh: bool) -> _Points:
         layout = layout_of(points)
         n_bytes = size_of(layout)
-        if n_bytes > INLINE:
-            return _Points(layout, n_bytes, self._slots.put(points, n_bytes), ())
-        return _Points(layout, n_bytes, None, points if fresh else tuple([point.copy() for point in points]))
+        if n_bytes <= INLINE:
+            return _Points(layout, n_bytes, None, points if fresh else tuple([point.copy() for point in points]))
+        if self.points == "live" and len(points) == 1:
+            offset = place_in(self._live, points[0])
+            if offset is not None:
+                return _Points(layout, n_bytes, -1 - offset, points)
+        return _Points(layout, n_bytes, self._slots.put(points, n_bytes), ())
 
-    def _feed(self, worker: _Worker) -> None:
-        """Send a worker its next job, if it is free and there is one."""
-        waiting = self._waiting if self._shared else worker.waiting
-        if worker.job is not None or not worker.ready or not waiting:
-            return
-        job = worker.job = waiting.popleft()
-        points, task = job.points, job.task
+    def _drop(self, kept: Kept) -> None:
+        points: _Points = kept.place
+        if points.offset is not None and points.offset >= 0:
+            self._slots.give_back(points.offset, points.n_bytes)
+
+    def _copy(self, place: _Points) -> Points:
+        arrays = place.arrays
+        if not arrays:
+            assert place.offset is not None
+            arrays = read(self._slots.buffer.mapped(place.offset + place.n_bytes), place.offset, place.layout)
+        return tuple(array.copy() for array in arrays)
+
+    def _give(self, number: int, job: Job) -> None:
+        worker = self._pool[number]
+        points, task = job.kept.place, job.task
         told = None if points.layout == worker.points_layout else points.layout
         header = ((task.id, task.client, task.kind, task.setup, task.weight), self._zero, told, points.offset)
-        try:
+        with contextlib.suppress(OSError):  # it is dead: its connection has ended, which `_listen` will see
             if points.offset is None:
                 worker.control.send_bytes(pack(header, points.arrays, points.n_bytes))
             else:
                 worker.control.send_bytes(pack(header))
-        except OSError:
-            return  # it is dead: its connection has ended, which `_listen` will see
         worker.points_layout = points.layout
-
-    def cancel(self, task_id: int) -> None:
-        job = self._jobs.get(task_id)
-        if job is None:
-            return  # answered already: the loop drops the reply
-        for waiting in (self._waiting, *(worker.waiting for worker in self._pool)):
-            if job in waiting:
-                waiting.remove(job)
-        if any(worker.job is job for worker in self._pool):
-            job.cancelled = True  # the worker goes on to read its points: they stay until its reply
-        else:
-            self._release(job)
-
-    def next(self, timeout: float) -> Reply | Lost | None:
-        if not self._events:
-            self._listen(max(0.0, min(timeout, PATIENCE)))
-        return self._events.popleft() if self._events else None
 
     def _listen(self, timeout: float) -> None:
         assert self._selector is not None
@@ -230,49 +204,24 @@ class Processes(Engine):
                 self._hear(worker, message)
 
     def _hear(self, worker: _Worker, message: bytes) -> None:
-        received = self.now()
         kind, *content = unpack(message)
         if kind == READY:
-            worker.ready = True
             self._starts[worker.number] = 0
+            self._is_ready(worker.number)
         elif kind == FAILED:
             task_id, text = content
             if task_id < 0:
                 raise WorkerError(f"worker {worker.number} could not start:\n{text}")
-            self._lose(worker, f"it raised an exception on worker {worker.number}:\n{text}")
+            self._has_failed(worker.number, task_id, text)
         else:
-            _, started, finished, layout, place = content
+            task_id, finite, started, finished, layout, place = content
             is_tuple, payload_layout = worker.payload_layout = layout or worker.payload_layout
             if place is None:
                 arrays = inline_arrays(bytearray(message), payload_layout)
             else:
                 memory = worker.payload.mapped(place + size_of(payload_layout))
                 arrays = read(memory, place, payload_layout)
-            job, worker.job = worker.job, None
-            assert job is not None
-            if not job.cancelled:
-                payload = arrays if is_tuple else arrays[0]
-                times = job.submitted, started, finished, received
-                self._events.append(Reply(job.task, job.version, payload, worker.number, *times))
-            self._release(job)
-        self._feed(worker)
-
-    def _release(self, job: _Job) -> None:
-        """A job is answered or cancelled: its points may go."""
-        del self._jobs[job.task.id]
-        points = job.points
-        points.readers -= 1
-        if not points.readers:
-            del self._versions[job.version]
-            if points.offset is not None:
-                self._slots.give_back(points.offset, points.n_bytes)
-
-    def _lose(self, worker: _Worker, reason: str) -> None:
-        job, worker.job = worker.job, None
-        if job is not None and job.cancelled:
-            self._release(job)
-        elif job is not None:
-            self._events.append(Lost(job.task, job.version, reason))
+            self._has_answered(worker.number, task_id, arrays if is_tuple else arrays[0], finite, started, finished)
 
     def _spawn(self, number: int) -> _Worker:
         self._starts[number] += 1
@@ -281,7 +230,7 @@ class Processes(Engine):
         here, there = socket.socketpair()
         life_read, life_write = os.pipe()
         payload = SharedBuffer()
-        fds = (there.fileno(), life_read, self._setup.fd, self._slots.buffer.fd, payload.fd)
+        fds = (there.fileno(), life_read, self._setup.fd, self._slots.buffer.fd, payload.fd, self._live.fd)
         # one BLAS thread each; the same modules can be imported as here
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -308,9 +257,8 @@ class Processes(Engine):
         """A worker has died: start another in its place and report what it held."""
         code = self._discard(worker)
         how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        self._lose(worker, f"worker {worker.number} {how} while it worked on it")
+        self._has_died(worker.number, how)
         self._pool[worker.number] = self._spawn(worker.number)
-        self._pool[worker.number].waiting = worker.waiting
 
     def _discard(self, worker: _Worker) -> int:
         """End a worker's process and connection; its exit code."""
@@ -323,13 +271,10 @@ class Processes(Engine):
             worker.life = -1
         worker.payload.close()
         try:
-            return worker.process.wait(1.0)
+            return worker.process.wait(0.1)
         except subprocess.TimeoutExpired:
             worker.process.kill()
             return worker.process.wait()
-
-    def now(self) -> float:
-        return time.monotonic() - self._zero
 
     def close(self) -> None:
         for worker in self._pool:
