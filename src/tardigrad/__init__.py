@@ -13,12 +13,14 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     name: module
     for module, names in {
+        "core.checkpoint": "Checkpoint",
         "core.drive": "run",
         "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError WorkerError",
         "core.engine": "Engine Placement",
         "core.observers": "History JSONLines Observer Progress",
         "core.problem": "Problem",
         "core.result": "Result",
+        "core.resume": "resume",
         "core.rule": "Rule State scratch_field",
         "core.steps": "PowerStep StepSequence",
         "core.stopping": "MaxOracleCalls MaxSeconds MaxUpdates Status Stop Tolerance",

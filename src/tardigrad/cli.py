@@ -28,6 +28,9 @@ app = typer.Typer(
 )
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
+Modules = Annotated[list[str] | None, typer.Option("--import", help="Module or file that defines the run's own classes.")]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of a saved run.")]
+
 
 @app.callback(invoke_without_command=True)
 def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
@@ -57,24 +60,12 @@ def demo(
 
 @app.command()
 def replay(
-    run: Annotated[Path, typer.Argument(help="Folder of a saved run.")],
-    modules: Annotated[
-        list[str] | None, typer.Option("--import", help="Module or file that defines the run's own classes.")
-    ] = None,
+    run: RunFolder,
+    modules: Modules = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a saved run again from its trace, and tell whether every bit is the same."""
-    sys.path.insert(0, "")
-    for module in modules or ():
-        path = Path(module)
-        if path.suffix == ".py":
-            sys.path.insert(0, str(path.parent.resolve()))
-        try:
-            importlib.import_module(path.stem if path.suffix == ".py" else module)
-        except ImportError as error:
-            raise RunFileError(
-                f"cannot import {module}: {error}; give a file, or a module of this folder or PYTHONPATH"
-            ) from error
+    _import_all(modules)
     from tardigrad.engines.replay import replay as replay_run
 
     found = replay_run(run)
@@ -90,6 +81,30 @@ def replay(
 
 
 @app.command()
+def resume(
+    run: RunFolder,
+    updates: Annotated[int | None, typer.Option(help="End after so many updates in all, instead of as saved.")] = None,
+    seconds: Annotated[float | None, typer.Option(help="End after so many seconds in all, instead of as saved.")] = None,
+    any_version: Annotated[bool, typer.Option("--any-version", help="Go on although versions differ.")] = False,
+    modules: Modules = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run from its last checkpoint; the folder then holds the whole run."""
+    _import_all(modules)
+    from tardigrad.core.observers import Progress
+    from tardigrad.core.resume import resume as resume_run
+    from tardigrad.core.stopping import AnyOf, MaxSeconds, MaxUpdates, Status
+
+    limits = ([] if updates is None else [MaxUpdates(updates)]) + ([] if seconds is None else [MaxSeconds(seconds)])
+    stop = AnyOf(tuple(limits)) if limits else None
+    result = resume_run(run, stop=stop, observers=[Progress("resume")], any_version=any_version)
+    report = {"status": result.status, "message": result.message, "updates": result.trace.updates}
+    typer.echo(json.dumps(report) if as_json else f"{run}: {result.message}")
+    if result.status is Status.INTERRUPTED:
+        raise typer.Exit(130)
+
+
+@app.command()
 def bench(
     name: Annotated[str, typer.Argument(help="Which benchmark: simulator.")],
     as_json: AsJson = False,
@@ -99,6 +114,21 @@ def bench(
 
     found = run_benchmark(name)
     typer.echo(json.dumps(found.to_json()) if as_json else found.table())
+
+
+def _import_all(modules: list[str] | None) -> None:
+    """Import what a run's own classes are defined in."""
+    sys.path.insert(0, "")
+    for module in modules or ():
+        path = Path(module)
+        if path.suffix == ".py":
+            sys.path.insert(0, str(path.parent.resolve()))
+        try:
+            importlib.import_module(path.stem if path.suffix == ".py" else module)
+        except ImportError as error:
+            raise RunFileError(
+                f"cannot import {module}: {error}; give a file, or a module of this folder or PYTHONPATH"
+            ) from error
 
 
 def main() -> None:

@@ -262,7 +262,7 @@ def test_points_of_different_sizes_use_memory_again():
     engine = td.Processes(2)
     sizes = []
     close = engine.close
-    engine.close = lambda: (sizes.append(os.fstat(engine._slots.buffer.fd).st_size) if engine._buffers else None, close())
+    engine.close = lambda: (sizes.append(os.fstat(engine._blocks.buffer.fd).st_size) if engine._buffers else None, close())
     result = run(rule=Growing(), engine=engine, stop=td.MaxUpdates(300))
     assert td.replay(result).identical
     assert sizes[0] < 30e6

@@ -1,12 +1,9 @@
-"""The only event loop of the library: it gives tasks to an engine and replies to a rule.
+"""Runs: what is checked before, what is set up around the event loop, what comes of it.
 
 Rules of this file:
 
-- a reply is applied exactly once, by task id; what an engine lost is submitted again, unchanged;
-- the loop knows no method, no clock and no process: those are the rule's and the engine's;
-- a payload that is not finite is never applied: a single run ends as DIVERGED with its last finite
-  state, a replica is masked and the others go on;
-- Ctrl-C is looked at between two replies, so an interrupted run is whole and its trace replays.
+- nothing starts before everything is checked;
+- whatever ends a run, workers are stopped, observers closed, and the last checkpoint written.
 """
 
 from __future__ import annotations
@@ -14,32 +11,52 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from math import inf, isfinite
+from dataclasses import dataclass, fields
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
-from numpy import ndarray
 
+from tardigrad.core.checkpoint import Checkpoint, Keeper
 from tardigrad.core.checks import as_observers, check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
-from tardigrad.core.errors import InvalidInputError, WorkerError
-from tardigrad.core.guard import Guard
-from tardigrad.core.observers import History, Moment, Observer
+from tardigrad.core.errors import InvalidInputError, RunFileError, WorkerError
+from tardigrad.core.loop import Loop
+from tardigrad.core.observers import History, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.rule import Rule
 from tardigrad.core.stopping import Limits, Status, Stop, limits
-from tardigrad.core.streams import Domain, Stream, check_seed
-from tardigrad.core.task import Array, Cancel, Ended, Lost, Reply, Task
-from tardigrad.core.trace import Recorder
+from tardigrad.core.streams import check_seed
+from tardigrad.core.task import Array
+from tardigrad.core.trace import Trace
 from tardigrad.core.validate import optional_integer
-from tardigrad.core.watch import Verdict, Watch
+from tardigrad.core.watch import Watch
 from tardigrad.core.worker import WorkerHalf, single_threaded_blas
 
-MAX_FAILURES = 3
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run is made with, checked; a `Result` has the same fields."""
+
+    rule: Rule[Any]
+    problem: Problem
+    engine: Engine
+    stop: Stop | None
+    x0: Array
+    seed: int
+    concurrency: int
+    max_staleness: int | None
+    replicas: int | None
+    snapshot_every: int | None
+    checkpoint: Checkpoint | None
+
+    def values(self) -> dict[str, Any]:
+        """All fields by name."""
+        return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
 def run(
@@ -55,6 +72,7 @@ def run(
     replicas: int | None = None,
     observers: Observer | Sequence[Observer] = (),
     snapshot_every: int | None = None,
+    checkpoint: Checkpoint | str | Path | None = None,
 ) -> Result:
     """Run a rule on a problem with an engine until a condition holds.
 
@@ -65,7 +83,7 @@ def run(
     problem : Problem
         What to minimise.
     engine : Engine
-        Where the workers are: `Simulated`, `Processes`, ...
+        Where the workers are: `Simulated`, `Threads`, `Processes`, ...
     stop : Stop or None
         When to end, such as ``MaxUpdates(1000) | MaxSeconds(60)``; None for a replay to its end.
     x0 : array (dim,) or (..., dim), optional
@@ -84,6 +102,8 @@ def run(
         Called while the run goes on.
     snapshot_every : int, optional
         Updates between snapshots of ``x`` in ``result.history``; only the first and last by default.
+    checkpoint : Checkpoint or path, optional
+        Save the run in this folder while it goes on (every minute for a path) and at its end; see `tardigrad.resume`.
 
     Returns
     -------
@@ -95,7 +115,10 @@ def run(
     InvalidInputError
         If arguments do not fit together.
     WorkerError
-        If workers cannot start, or one task fails `MAX_FAILURES` times.
+        If workers cannot start, or one task fails 3 times; its ``result`` is the run up to there, which can be
+        saved and resumed.
+    RunFileError
+        If checkpoints cannot be written.
 
     Examples
     --------
@@ -108,9 +131,7 @@ def run(
     ('max_updates', 24)
     """
     check_parts(rule, problem, engine)
-    bounds = limits(stop)
-    if stop is None and not engine.ends_by_itself:
-        raise InvalidInputError("stop=None would never end: give a condition such as MaxUpdates(1000)")
+    bounds = check_stop(stop, engine)
     placement = Placement(problem.n_clients, problem.shared_data)
     max_staleness = optional_integer(max_staleness, "max_staleness", low=0)
     replicas = optional_integer(replicas, "replicas")
@@ -121,181 +142,116 @@ def run(
     rule = rule.configure(problem, concurrency, max_staleness)
     start = starting_point(x0, problem, rule, replicas)
     check_measures(bounds, problem, start)
-    half = WorkerHalf(rule, problem, check_seed(seed), replicas)
-    history = History(snapshot_every)
-    watch = Watch([history, *as_observers(observers)], bounds, problem)
-    began = time.perf_counter()
+    seed, kept = check_seed(seed), Checkpoint.of(checkpoint)
+    setup = Setup(
+        rule, problem, engine, stop, start, seed, concurrency, max_staleness, replicas, snapshot_every, checkpoint=kept
+    )
+    return execute(setup, observers)
+
+
+def check_stop(stop: Stop | None, engine: Engine) -> Limits:
+    """The limits of a run that will end."""
+    if stop is None and not engine.ends_by_itself:
+        raise InvalidInputError("stop=None would never end: give a condition such as MaxUpdates(1000)")
+    return limits(stop)
+
+
+def execute(setup: Setup, observers: Observer | Sequence[Observer], earlier: Result | None = None) -> Result:
+    """Run what was set up, from the start or from where an earlier run was left."""
+    session = _Session(setup, observers, earlier)
     with ExitStack() as stack:
         stack.enter_context(single_threaded_blas())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         interrupted = stack.enter_context(_interrupt_flag())
-        stack.callback(engine.close)
-        stack.enter_context(watch)
-        engine.open(half, placement)
-        loop = _Loop(rule, engine, bounds, watch, interrupted)
-        status, message = loop.begin(start, problem.n_clients, seed) or loop.go()
-        message = loop.guard.describe(message)
-        watch.end(loop.moment(), status, message)
-    return Result(
-        x=loop.guard.answer(loop.state.x).copy(),
-        status=status,
-        message=message,
-        state=loop.state,
-        history=history,
-        trace=loop.recorder.trace(loop.state.version),
-        diverged=loop.guard.mask(status),
-        problem=problem,
-        rule=rule,
-        engine=engine,
-        stop=stop,
-        x0=start,
-        seed=seed,
-        concurrency=concurrency,
-        max_staleness=max_staleness,
-        replicas=replicas,
-        snapshot_every=snapshot_every,
-        oracle_calls=loop.calls if loop.counted else loop.replies,
-        wall_seconds=time.perf_counter() - began,
-        measure_seconds=watch.measure_seconds,
-    )
+        stack.callback(setup.engine.close)
+        return session.go(interrupted)
 
 
-class _Loop:
-    """Server's side of one run: the rule's state, the open tasks, and the counts."""
+class _Session:
+    """One run: the loop and what stands around it."""
 
-    def __init__(self, rule: Rule[Any], engine: Engine, bounds: Limits, watch: Watch, interrupted: list[int]) -> None:
-        self.rule = rule
-        self.engine = engine
+    def __init__(self, setup: Setup, observers: Observer | Sequence[Observer], earlier: Result | None) -> None:
+        self.setup = setup
+        self.earlier = earlier
+        self.keeper = None
+        if setup.checkpoint is not None:
+            if type(setup.engine).in_flight is Engine.in_flight:
+                raise RunFileError(f"runs on {type(setup.engine).__name__} take no checkpoint: it does not define in_flight")
+            self.keeper = Keeper(setup.checkpoint)
+        bounds = limits(setup.stop)
+        history = History(setup.snapshot_every)
+        self.watch = Watch([history, *as_observers(observers)], bounds, setup.problem)
+        if earlier is not None:
+            history = earlier.history
+            self.watch.take_up(history, history.go_on(setup.snapshot_every), earlier.tolerances_due)
+        self.history = history
         self.bounds = bounds
-        self.watch = watch
-        self.interrupted = interrupted
-        self.recorder = Recorder()
-        self.open: dict[int, Task] = {}
-        self.failures: dict[int, int] = {}
-        self.replies = 0
-        self.calls = 0
-        #: where every reply costs one call and no limit is set, replies count the calls
-        self.counted = bounds.oracle_calls < inf or type(rule).oracle_calls is not Rule.oracle_calls
+        self.began = time.perf_counter()
 
-    def begin(self, x0: Array, n_clients: int, seed: int) -> Verdict | None:
-        """Ask the rule for its first state and tasks."""
-        self.guard = Guard(x0.shape[:-1])
-        self.server = Stream(seed, Domain.SERVER)
-        self.state, orders = self.rule.start(self.engine.house(x0), n_clients, Stream(seed, Domain.START))
-        self.obey(orders)
-        if not self.open:
-            return Status.STALLED, "the rule issued no task at all"
-        return self.watch.look(self.moment())
+    def go(self, interrupted: list[int]) -> Result:
+        """Run to the end."""
+        setup, watch, problem = self.setup, self.watch, self.setup.problem
+        with watch:
+            half = WorkerHalf(setup.rule, problem, setup.seed, setup.replicas)
+            setup.engine.open(half, Placement(problem.n_clients, problem.shared_data))
+            self.loop = loop = Loop(setup.rule, setup.engine, self.bounds, watch, interrupted)
+            if self.keeper is not None:
+                watch.keep(self.keeper, lambda: (self.unfinished(), loop.recorder))
+            try:
+                if self.earlier is None:
+                    verdict = loop.begin(setup.x0, problem.n_clients, setup.seed)
+                else:
+                    verdict = loop.take_up(self.earlier, setup.seed)
+                status, message = verdict or loop.go()
+            except BaseException as error:
+                self.rescue(error)
+                raise
+            message = loop.guard.describe(message)
+            watch.end(loop.moment(), status, message)
+            kept = self.keeper is not None or status is Status.INTERRUPTED
+            result = self.result(status, message, loop.recorder.trace(loop.state.version), in_flight=kept)
+        if self.keeper is not None:
+            self.keeper.write(result, result.trace)
+        return result
 
-    def go(self) -> Verdict:  # noqa: C901, PLR0911, PLR0912
-        """Apply replies until something ends the run; the reason, also for people."""
-        # the hottest code of the library: what it uses often is local
-        next_event, receive, admit, engine_now = self.engine.next, self.rule.receive, self.guard.admit, self.engine.now
-        submit, server, watch = self.engine.submit, self.server, self.watch
-        points_of = None if type(self.rule).points is Rule.points else self.rule.points
-        record, pack, open_tasks, interrupted = self.recorder.extend, self.recorder.pack, self.open, self.interrupted
-        cost = self.rule.oracle_calls if self.counted else None
-        state, max_seconds, max_calls = self.state, self.bounds.seconds, self.bounds.oracle_calls
-        timed, replies, single = max_seconds < inf, self.replies, not self.guard.dead.ndim
-        while not interrupted:
-            reply = next_event(max_seconds - engine_now() if timed else inf)
-            if type(reply) is not Reply:
-                verdict = self.other(reply)
-                if verdict is not None:
-                    return verdict
-                continue
-            task = reply.task
-            if task.id not in open_tasks:
-                continue  # a second reply to a task that was thought lost, or a late one to a cancelled task
-            if timed and reply.received > max_seconds:
-                return self.out_of_time()
-            payload = reply.payload
-            # the one array of a single run is judged here or at its worker, everything else by the guard
-            good = (reply.finite and single) or (
-                isinstance(payload, ndarray)
-                and payload.ndim == 1
-                and payload.flags.c_contiguous
-                and isfinite(payload.dot(payload))
-            )
-            if not (good or admit(reply, state.x)):
-                return Status.DIVERGED, diverged(reply, state.version)
-            n_open, before = len(open_tasks), state.version
-            del open_tasks[task.id]
-            server.index = replies
-            state, orders = receive(state, reply, server)
-            self.state = state
-            self.replies = replies = replies + 1
-            worker, read, sent = reply.worker, reply.version, reply.submitted
-            record(
-                pack(task.id, task.client, worker, read, before, n_open, sent, reply.started, reply.finished, reply.received)
-            )
-            if orders:
-                points = (state.x,) if points_of is None else points_of(state)
-                version = state.version
-                for order in orders:
-                    if type(order) is Task:
-                        open_tasks[order.id] = order
-                        submit(order, version, points, state.fresh)
-                    else:
-                        self.cancel(order)
-            if cost is not None:
-                self.calls += cost(task)
-            if state.version >= watch.due:
-                verdict = watch.look(self.moment())
-                if verdict is not None:
-                    return verdict
-            if cost is not None and self.calls >= max_calls:
-                return Status.MAX_ORACLE_CALLS, f"reached the limit of {max_calls} oracle calls"
-            if not open_tasks:
-                return Status.STALLED, "no task is in flight and the rule issued none"
-        return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
+    def result(self, status: Status, message: str, trace: Trace, in_flight: bool) -> Result:
+        """The run as it stands."""
+        setup, loop, earlier, watch = self.setup, self.loop, self.earlier, self.watch
+        can_tell = type(setup.engine).in_flight is not Engine.in_flight
+        return Result(
+            **setup.values(),
+            x=loop.guard.answer(loop.state.x).copy(),
+            status=status,
+            message=message,
+            state=loop.state,
+            history=self.history,
+            trace=trace,
+            diverged=loop.guard.mask(status),
+            oracle_calls=loop.calls if loop.counted else loop.replies,
+            wall_seconds=time.perf_counter() - self.began + (earlier.wall_seconds if earlier else 0.0),
+            measure_seconds=watch.measure_seconds + (earlier.measure_seconds if earlier else 0.0),
+            incidents=[*(earlier.incidents if earlier else ()), *setup.engine.incidents],
+            in_flight=setup.engine.in_flight(loop.open) if in_flight and can_tell else None,
+            tolerances_due=watch.tolerances_due,
+            fingerprint=earlier.fingerprint if earlier else None,
+        )
 
-    def obey(self, orders: Iterable[Task | Cancel]) -> None:
-        """Carry out a rule's orders."""
-        points = self.rule.points(self.state)
-        for order in orders:
-            if isinstance(order, Task):
-                self.open[order.id] = order
-                self.engine.submit(order, self.state.version, points, self.state.fresh)
-            else:
-                self.cancel(order)
+    def unfinished(self) -> Result:
+        """The run for a checkpoint; its trace is the recorder's."""
+        return self.result(Status.UNFINISHED, "a checkpoint: the run went on, or was cut off", Trace.from_rows([], 0), True)
 
-    def cancel(self, order: Cancel) -> None:
-        """Forget an open task."""
-        if self.open.pop(order.id, None) is not None:
-            self.engine.cancel(order.id)
-
-    def other(self, event: Lost | Ended | None) -> Verdict | None:
-        """Deal with what is not a reply."""
-        if event is None:
-            return self.out_of_time() if self.engine.now() >= self.bounds.seconds else None
-        if isinstance(event, Ended):
-            return Status.ENDED, event.reason
-        task = event.task
-        if task.id in self.open:
-            self.failures[task.id] = failures = self.failures.get(task.id, 0) + 1
-            if failures >= MAX_FAILURES:
-                raise WorkerError(f"task {task.id} of client {task.client} failed {failures} times: {event.reason}")
-            self.engine.submit(task, event.version, ())
-        return None
-
-    def out_of_time(self) -> Verdict:
-        """The verdict of a run whose seconds are over."""
-        return Status.MAX_SECONDS, f"reached the limit of {self.bounds.seconds:g} s after {self.state.version} updates"
-
-    def moment(self) -> Moment:
-        """What observers are shown."""
-        x, diverged = self.guard.answer(self.state.x), self.guard.dead
-        return Moment(self.state.version, self.replies, self.engine.now(), x, diverged)
-
-
-def diverged(reply: Reply, version: int) -> str:
-    """The message of a run that ends with a payload that is not finite."""
-    task = reply.task
-    return (
-        f"the reply to task {task.id} of client {task.client} is not finite (NaN, infinite, or so large that its square"
-        f" overflows) after {version} updates; the result is the last finite state. A smaller step may help"
-    )
+    def rescue(self, error: BaseException) -> None:
+        """Save what there is of a run that ends with an exception."""
+        loop = self.loop
+        if not loop.whole:
+            return
+        trace = loop.recorder.trace(loop.state.version)
+        result = self.result(Status.UNFINISHED, f"ended by {type(error).__name__}: {error}", trace, True)
+        if isinstance(error, WorkerError):
+            error.result = result
+        if self.keeper is not None:
+            self.keeper.write(result, result.trace)
+            error.add_note(f"the run up to there is in {self.keeper.folder}; tardigrad resume {self.keeper.folder} goes on")
 
 
 @contextmanager

@@ -6,6 +6,8 @@ Every message names the value, what was expected, and what to do. Errors about a
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class TardigradError(Exception):
     """Base of every error that this library raises on purpose."""
@@ -28,4 +30,12 @@ class ReplayError(TardigradError):
 
 
 class WorkerError(TardigradError):
-    """Workers cannot be started, or a task keeps failing on them."""
+    """Workers cannot be started, or a task keeps failing on them.
+
+    Attributes
+    ----------
+    result : Result or None
+        The run up to there, where it had begun: it can be saved and resumed.
+    """
+
+    result: Any = None

@@ -3,8 +3,10 @@
 A run folder holds ``run.json`` and arrays in ``*.npz`` files. Rules of this file:
 
 - a file is written under a temporary name, synced, then renamed: a reader sees the old or the new one;
+- the name of a data file ends with the beginning of its SHA-256, so a folder can be written again without
+  touching what the header in place refers to: at every moment there is one whole run in it;
 - ``run.json`` is written last and holds the SHA-256 of every other file: a folder that was cut short,
-  or mixed from two runs, is recognised;
+  or mixed from two runs, is recognised. Files that it does not name are removed after that;
 - arrays are read with ``allow_pickle=False``.
 """
 
@@ -15,9 +17,10 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +29,13 @@ import numpy as np
 from tardigrad.core.errors import RunFileError
 from tardigrad.core.task import Array
 
-FORMAT = 1
+FORMAT = 2
 HEADER = "run.json"
+#: hexadecimal digits of its SHA-256 in a file's name
+_DIGITS = 16
+_OURS = re.compile(rf"-[0-9a-f]{{{_DIGITS}}}\.npz$")
+#: how often a folder is read again because it was written meanwhile
+_READINGS = 5
 
 
 def write_atomic(path: Path, content: bytes) -> None:
@@ -40,11 +48,22 @@ def write_atomic(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+            _sync_folder(path.parent)
         finally:  # also after Ctrl-C; once renamed it is no longer there
             with contextlib.suppress(OSError):
                 temporary.unlink()
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _sync_folder(path: Path) -> None:
+    """Make a rename last; file systems that cannot sync a folder are left alone."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def make_folder(path: Path) -> Path:
@@ -80,30 +99,74 @@ def unpack_arrays(content: bytes, path: Path) -> dict[str, Array]:
         raise RunFileError(f"{path} is not a readable npz file ({error}): it was cut short or overwritten") from error
 
 
-def write_folder(folder: Path, header: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
-    """Write the files of a run, the header with their checksums last."""
-    make_folder(folder)
-    for name, content in files.items():
-        write_atomic(folder / name, content)
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    text = json.dumps({"format": FORMAT, **header, "files": sums}, indent=1)
-    write_atomic(folder / HEADER, text.encode())
+class RunFolder:
+    """A folder that a run is written to, once or again and again while it goes on.
+
+    Parts are put one by one, then `commit` makes a header with some of them the run that is in the folder.
+
+    Parameters
+    ----------
+    path : path
+        Created if needed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = make_folder(path)
+        self._parts: dict[str, dict[str, str]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._parts
+
+    def put(self, name: str, arrays: Mapping[str, Array]) -> str:
+        """Write a part; its name."""
+        content = pack_arrays(arrays)
+        digest = hashlib.sha256(content).hexdigest()
+        file = f"{name}-{digest[:_DIGITS]}.npz"
+        if self._parts.get(name, {}).get("file") != file:
+            write_atomic(self.path / file, content)
+            self._parts[name] = {"file": file, "sha256": digest}
+        return name
+
+    def commit(self, header: Mapping[str, Any], names: Collection[str]) -> None:
+        """Make this the run in the folder; what it does not name is removed."""
+        self._parts = {name: self._parts[name] for name in names}
+        text = json.dumps({"format": FORMAT, **header, "files": self._parts}, indent=1)
+        write_atomic(self.path / HEADER, text.encode())
+        wanted = {part["file"] for part in self._parts.values()}
+        for path in self.path.glob("*.npz"):
+            if _OURS.search(path.name) and path.name not in wanted:
+                with contextlib.suppress(OSError):
+                    path.unlink()
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
-    """The header and the files that `write_folder` wrote."""
-    header = read_header(folder)
-    files = {}
-    for name, expected in header["files"].items():
-        path = folder / name
-        content = _read(path)
-        if hashlib.sha256(content).hexdigest() != expected:
+def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """The header and the arrays of each part that `RunFolder` wrote."""
+    for _ in range(_READINGS):
+        header = read_header(folder)
+        parts = {}
+        try:
+            for name, part in header["files"].items():
+                parts[name] = _read_part(folder / part["file"], part["sha256"])
+        except (TypeError, KeyError) as error:
             raise RunFileError(
-                f"{path} ({len(content)} bytes) is not the file that {HEADER} describes: it was cut short or changed;"
-                " restore it from a copy or run again"
-            )
-        files[name] = content
-    return header, files
+                f"{folder / HEADER} does not say which files belong to it ({error!r}): it was changed"
+            ) from error
+        except RunFileError:
+            if read_header(folder) == header:
+                raise
+            continue  # a run that goes on has written its next checkpoint meanwhile
+        return header, parts
+    raise RunFileError(f"{folder} is written again and again faster than it can be read: try again, or copy it first")
+
+
+def _read_part(path: Path, expected: str) -> dict[str, Array]:
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != expected:
+        raise RunFileError(
+            f"{path} ({len(content)} bytes) is not the file that {HEADER} describes: it was cut short or changed;"
+            " restore it from a copy or run again"
+        )
+    return unpack_arrays(content, path)
 
 
 def read_header(folder: Path) -> dict[str, Any]:
@@ -121,6 +184,8 @@ def read_header(folder: Path) -> dict[str, Any]:
             f"{path} has format {written}, written by tardigrad {header.get('tardigrad', '?')}; this version reads"
             f" up to format {FORMAT}: upgrade tardigrad"
         )
+    if written < FORMAT:
+        raise RunFileError(f"{path} has format {written}, which this version ({FORMAT}) does not read any more: run again")
     if not isinstance(header.get("files"), dict):
         raise RunFileError(f"{path} lists no files: it was cut short or changed")
     return header

@@ -50,6 +50,12 @@ class Guard:
         self._any_dead = False
         self._last: Array | None = None
 
+    def take_up(self, dead: Array, x: Array) -> None:
+        """Go on with masked replicas, `x` being what `answer` gave."""
+        self._any_dead = bool(dead.any())
+        if self._any_dead:
+            self.dead, self._last = dead.copy(), x.copy()
+
     def admit(self, reply: Reply, x: Array) -> bool:
         """Whether a reply may be applied; the payload of masked replicas is set to zero in it."""
         payload = reply.payload = canonical(reply.payload, reply.task)

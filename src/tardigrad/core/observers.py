@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -83,14 +83,38 @@ class History(Observer):
         self._x.append(moment.x.copy())
 
     @classmethod
-    def from_columns(cls, columns: dict[str, Array], measures: dict[str, Array]) -> History:
+    def from_columns(cls, stretches: Sequence[Mapping[str, Array]], measures: Mapping[str, Array]) -> History:
         """A history read back from a file."""
         history = cls()
-        rows = zip(*(columns[name].tolist() for name in ("version", "replies", "seconds")), strict=True)
-        history._rows = list(rows)
-        history._x = list(columns["x"])
-        history.measures = measures
+        for columns in stretches:
+            history._rows += zip(*(columns[name].tolist() for name in ("version", "replies", "seconds")), strict=True)
+            history._x += list(columns["x"])
+        history.measures = dict(measures)
         return history
+
+    def copy(self) -> History:
+        """One with lists of its own; the snapshots themselves are never changed."""
+        history = History(self.every)
+        history.measures, history._rows, history._x = dict(self.measures), list(self._rows), list(self._x)
+        return history
+
+    def columns(self, begin: int, end: int) -> dict[str, Array]:
+        """Some of the snapshots, as they are written to a file."""
+        version, replies, seconds = zip(*self._rows[begin:end], strict=True)
+        counts = {"version": np.array(version, np.int64), "replies": np.array(replies, np.int64)}
+        return {**counts, "seconds": np.array(seconds), "x": np.stack(self._x[begin:end])}
+
+    def go_on(self, every: int | None) -> float:
+        """Get ready for more: drop a last snapshot that was taken out of turn; the version at which the next is due."""
+        self.every = sys.maxsize if every is None else every
+        self.measures = {}
+        due = 0
+        for i, (version, _, _) in enumerate(self._rows):
+            if version < due:
+                del self._rows[i:], self._x[i:]
+                break
+            due = version + self.every
+        return due
 
     def __len__(self) -> int:
         return len(self._rows)

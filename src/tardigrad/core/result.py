@@ -3,40 +3,29 @@
 Rules of this file:
 
 - a result is usable whatever its status;
-- a saved run is a folder of plain data: ``run.json``, ``arrays.npz``, ``trace.npz``, ``history.npz``.
+- how it is saved is `tardigrad.core.run_files`'s business.
 """
 
 from __future__ import annotations
 
-import platform
-import warnings
-from collections.abc import Collection
+import dataclasses
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from tardigrad.core.checkpoint import Checkpoint
 from tardigrad.core.engine import Engine
 from tardigrad.core.errors import RunFileError
-from tardigrad.core.files import pack_arrays, read_folder, unpack_arrays, write_folder
+from tardigrad.core.in_flight import InFlight
 from tardigrad.core.observers import History
 from tardigrad.core.plain import decode, encode
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Rule, State
+from tardigrad.core.run_files import RunWriter, made_with, read_run
 from tardigrad.core.stopping import Status, Stop
 from tardigrad.core.task import Array
 from tardigrad.core.trace import Trace
-
-#: arrays of a problem above this size are saved only if asked for
-LARGE = 256 * 2**20
-
-#: what is saved as it is, apart from the trace, the history and the problem
-_PLAIN = (
-    *("x", "message", "state", "diverged", "rule", "engine", "stop", "x0", "seed", "concurrency", "max_staleness"),
-    *("replicas", "snapshot_every", "oracle_calls", "wall_seconds", "measure_seconds"),
-)
 
 
 @dataclass
@@ -67,6 +56,16 @@ class Result:
         Gradients in the replies that were applied.
     wall_seconds, measure_seconds : float
         Real time of the run, and the part of it spent on the measures of tolerances.
+    incidents : list of dict
+        What went wrong on the way: workers that died, raised or were slow, each with seconds, kind, worker, task, text.
+    in_flight : InFlight or None
+        Tasks in flight, which `tardigrad.resume` takes up. Kept where the run did not come to its end.
+    tolerances_due : list of float
+        At which versions the tolerances of `stop` are looked at next.
+    checkpoint : Checkpoint or None
+        Where and how often the run was saved while it went on.
+    made_with : dict
+        Versions that the bits of a run may depend on.
     """
 
     x: Array
@@ -89,13 +88,24 @@ class Result:
     oracle_calls: int
     wall_seconds: float
     measure_seconds: float
-    fingerprint: str | None = field(default=None)
+    incidents: list[dict[str, Any]] = field(default_factory=list)
+    in_flight: InFlight | None = None
+    tolerances_due: list[float] = field(default_factory=list)
+    checkpoint: Checkpoint | None = None
+    made_with: dict[str, str] = field(default_factory=made_with)
+    fingerprint: str | None = None
 
     def __repr__(self) -> str:
         return (
             f"<Result {self.status.value}: {self.message}; {type(self.rule).__name__} on {type(self.engine).__name__},"
             f" {self.trace.updates} updates, {len(self.trace)} replies>"
         )
+
+    def copy(self) -> Result:
+        """The same run with a state and a history of its own, which can go on without changing this one."""
+        arrays: dict[str, Array] = {}
+        state = decode(encode(self.state, arrays), {name: array.copy() for name, array in arrays.items()})
+        return dataclasses.replace(self, state=state, history=self.history.copy())
 
     def evaluate(self, names: Collection[str] | None = None, problem: Problem | None = None) -> dict[str, Array]:
         """Measures at every snapshot of the history: all or those named, of the run's problem or another one."""
@@ -111,7 +121,7 @@ class Result:
         return draw_run(self, path)
 
     def save(self, folder: str | Path, with_problem: bool | None = None) -> Path:
-        """Write the run as plain data.
+        """Write the run as plain data: ``run.json`` and npz files, none of them in place of what another run still needs.
 
         Parameters
         ----------
@@ -127,82 +137,26 @@ class Result:
         RunFileError
             If the folder cannot be written.
         """
-        folder = Path(folder)
-        arrays: dict[str, Array] = {}
-        try:
-            tree = {name: encode(getattr(self, name), arrays) for name in _PLAIN}
-        except TypeError as error:
-            raise RunFileError(f"this run cannot be saved: {error}") from error
-        files = {"arrays.npz": pack_arrays(arrays), "trace.npz": self.trace.to_bytes()}
-        columns = {name: getattr(self.history, name) for name in ("version", "replies", "seconds", "x")}
-        columns.update({f"measure_{name}": values for name, values in self.history.measures.items()})
-        files["history.npz"] = pack_arrays(columns)
-        problem_tree = self._save_problem(files, with_problem) if self.problem is not None else None
-        header = {
-            "tardigrad": version("tardigrad"),
-            "made_with": made_with(),
-            "status": self.status.value,
-            "fingerprint": self.fingerprint,
-            "problem": problem_tree,
-            "run": tree,
-        }
-        write_folder(folder, header, files)
-        return folder
-
-    def _save_problem(self, files: dict[str, bytes], wanted: bool | None) -> Any:
-        """The problem's tree, its data added to the files; None where it is left out."""
-        assert self.problem is not None
-        data: dict[str, Array] = {}
-        try:
-            tree = encode(self.problem, data)
-        except TypeError as error:
-            if wanted:
-                raise RunFileError(f"the problem cannot be saved: {error}") from error
-            warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=3)
-            return None
-        self.fingerprint = self.problem.fingerprint()
-        if wanted is None:
-            wanted = sum(array.nbytes for array in data.values()) <= LARGE
-        if not wanted:
-            return None
-        files["problem.npz"] = pack_arrays(data)
-        return tree
+        writer = RunWriter(Path(folder), with_problem)
+        writer.write(self, self.trace)
+        return writer.folder
 
     @classmethod
     def load(cls, folder: str | Path, problem: Problem | None = None) -> Result:
-        """Read a run that `save` wrote; a given problem takes the place of the saved one.
+        """Read a run that `save` wrote, or a checkpoint of a run that goes on or was cut off.
+
+        Parameters
+        ----------
+        folder : path
+            Of the run.
+        problem : Problem, optional
+            Takes the place of the saved one.
 
         Raises
         ------
         RunFileError
-            If a file is missing, cut short, changed, or from a newer version, if the run uses classes that
+            If a file is missing, cut short, changed, or from another version, if the run uses classes that
             are not defined here, or if the problem given is another one.
         """
-        folder = Path(folder)
-        header, files = read_folder(folder)
-        try:
-            arrays = unpack_arrays(files["arrays.npz"], folder / "arrays.npz")
-            columns = unpack_arrays(files["history.npz"], folder / "history.npz")
-            trace = Trace.from_bytes(files["trace.npz"], folder / "trace.npz")
-            measures = {name.removeprefix("measure_"): columns[name] for name in columns if name.startswith("measure_")}
-            values = {name: decode(header["run"][name], arrays) for name in _PLAIN}
-            fingerprint, status = header["fingerprint"], Status(header["status"])
-            tree = header["problem"]
-        except (KeyError, ValueError, TypeError) as error:
-            raise RunFileError(f"{folder} is not a saved run that this version understands ({error!r})") from error
-        if problem is None and tree is not None:
-            if "problem.npz" not in files:
-                raise RunFileError(f"{folder}: run.json lists no problem.npz, but the run was saved with its problem")
-            problem = decode(tree, unpack_arrays(files["problem.npz"], folder / "problem.npz"))
-        if problem is not None and fingerprint is not None and problem.fingerprint() != fingerprint:
-            raise RunFileError(
-                f"the run in {folder} was made on another problem (fingerprint {fingerprint[:12]}, not"
-                f" {problem.fingerprint()[:12]}): pass the one it was made on"
-            )
-        history = History.from_columns(columns, measures)
-        return cls(status=status, history=history, trace=trace, problem=problem, fingerprint=fingerprint, **values)
-
-
-def made_with() -> dict[str, str]:
-    """Versions and machine that bits may depend on."""
-    return {"python": platform.python_version(), "numpy": np.__version__, "machine": platform.machine()}
+        fields: Mapping[str, Any] = read_run(Path(folder), problem)
+        return cls(**fields)

@@ -30,6 +30,8 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     STALLED = "stalled"
     ENDED = "ended"
+    #: of a checkpoint: the run went on, or was cut off
+    UNFINISHED = "unfinished"
 
 
 class Stop(Plain):

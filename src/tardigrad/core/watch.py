@@ -3,16 +3,18 @@
 Rules of this file:
 
 - the loop compares one number, `due`, with the version; everything else happens here, rarely;
+- a checkpoint is taken last, when all who were due have looked: a resumed run goes on right behind it;
 - observers see the last moment of a run exactly once, and are closed whatever happens.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 from numbers import Integral
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,6 +22,11 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Limits, Status, Tolerance
+
+if TYPE_CHECKING:
+    from tardigrad.core.checkpoint import Keeper
+    from tardigrad.core.recorder import Recorder
+    from tardigrad.core.result import Result
 
 Verdict = tuple[Status, str]
 
@@ -40,8 +47,25 @@ class Watch:
         self._seen = [-1] * len(self._observers)
         self._tolerances_due = [0.0] * len(bounds.tolerances)
         self._opened: list[Observer] = []
+        self._keeper: Keeper | None = None
+        self._keeper_due = inf
         self.due = 0.0
         self.measure_seconds = 0.0
+
+    def take_up(self, history: Observer, due: float, tolerances_due: Sequence[float]) -> None:
+        """Go on with an earlier run's history, due next at a version, and the agenda of its tolerances."""
+        self._observers[0], self._due[0] = history, due
+        if len(tolerances_due) == len(self._tolerances_due):
+            self._tolerances_due = list(tolerances_due)
+
+    def keep(self, keeper: Keeper, save: Callable[[], tuple[Result, Recorder]]) -> None:
+        """Let a keeper write checkpoints of what `save` gives."""
+        self._keeper, self._save, self._keeper_due = keeper, save, 0.0
+
+    @property
+    def tolerances_due(self) -> list[float]:
+        """At which versions the tolerances are looked at next."""
+        return list(self._tolerances_due)
 
     def __enter__(self) -> Watch:
         try:
@@ -69,7 +93,9 @@ class Watch:
                 self._tolerances_due[i] = moment.version + tolerance.every
         if verdict is None and moment.version >= self._bounds.updates:
             verdict = Status.MAX_UPDATES, f"reached the limit of {self._bounds.updates} updates"
-        self.due = min(self._due + self._tolerances_due + [self._bounds.updates], default=inf)
+        if verdict is None and self._keeper is not None and moment.version >= self._keeper_due:
+            self._keeper_due = self._keeper.look(moment.version, self._save)
+        self.due = min([*self._due, *self._tolerances_due, self._bounds.updates, self._keeper_due])
         return verdict
 
     def end(self, moment: Moment, status: Status, message: str) -> None:

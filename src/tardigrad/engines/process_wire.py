@@ -1,54 +1,91 @@
-"""What the server and a worker process say to each other, and how arrays travel.
+"""What the server and a worker process say to each other.
 
 Rules of this file:
 
-- control goes through a socket as short messages; arrays are never pickled;
-- arrays of more than `INLINE` bytes in all go through shared memory, smaller ones behind the message;
+- arrays go through shared memory, whatever their size: at dim 1000 that is half the cost of sending
+  them through the socket, and arrays are never pickled;
+- a message is a record of fixed size: one system call to send it, one to receive it. Words that have no
+  fixed size (kinds of tasks, layouts of arrays) are numbered, and told with the first message that uses
+  them;
 - a worker keeps its last two payloads: it can work on its next task while the server still reads the
   last reply.
 """
 
 from __future__ import annotations
 
+import os
 import pickle
+import select
+import socket
 import struct
-from collections.abc import Sequence
+import time
+from collections.abc import Hashable
 from typing import Any
 
-from tardigrad.core.task import Array, Points
-from tardigrad.engines.shared_memory import Layout, read, write
+#: id, client, kind, setup, layout and place of the points (below -1: in the live buffer), weight, start of the run
+TASK = struct.Struct("<qqqqqqddq")
+#: what, id of the task, whether it is finite, layout and place of the payload, times of start and end
+REPLY = struct.Struct("<qqqqqddq")
 
-INLINE = 100_000
+READY, ANSWER, FAILED = 0, 1, 2
 
-READY, REPLY, FAILED = 0, 1, 2
+#: seconds to look for news before going to sleep
+AWAKE = 100e-6
 
-_HEAD = struct.Struct("<Q")
+
+class Words:
+    """Numbers for words, on the side that uses them; `news` are those that the other side was not told yet."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self.news: list[Any] = []
+
+    def number(self, word: Hashable) -> int:
+        """The number of a word."""
+        number = self._numbers.get(word)
+        if number is None:
+            number = self._numbers[word] = len(self._numbers)
+            self.news.append(word)
+        return number
 
 
-def pack(header: tuple[Any, ...], arrays: Sequence[Array] = (), n_bytes: int = 0) -> bytearray:
-    """A message: a header of plain values, and arrays of so many bytes behind it."""
-    head = pickle.dumps(header, pickle.HIGHEST_PROTOCOL)
-    begin = _begin(len(head))
-    message = bytearray(begin + n_bytes)
-    _HEAD.pack_into(message, 0, len(head))
-    message[_HEAD.size : _HEAD.size + len(head)] = head
-    if n_bytes:
-        write(message, begin, arrays)
+def send(line: socket.socket, record: struct.Struct, fields: tuple[Any, ...], news: Any = None) -> None:
+    """Send a record, and news behind it if there are any."""
+    if news:
+        more = pickle.dumps(news, pickle.HIGHEST_PROTOCOL)
+        line.sendall(record.pack(*fields, len(more)) + more)
+    else:
+        line.sendall(record.pack(*fields, 0))
+
+
+def receive(line: socket.socket, record: struct.Struct) -> tuple[tuple[Any, ...], Any]:
+    """A record and the news behind it; EOFError where the other side is gone."""
+    *fields, n_more = record.unpack(_exactly(line, record.size))
+    return tuple(fields), pickle.loads(_exactly(line, n_more)) if n_more else None
+
+
+_give_way = os.sched_yield if hasattr(os, "sched_yield") else lambda: time.sleep(0)
+
+
+def stay_awake(news: select.poll) -> bool:
+    """Wait for news without going to sleep, for a moment; whether there are any.
+
+    To wake a sleeping process costs the one that writes to it some 10 microseconds, and the sleeper more. So whoever
+    has just sent something looks for the answer for a while first, giving way to any other that could run.
+    """
+    end = time.monotonic() + AWAKE
+    while not news.poll(0):
+        if time.monotonic() > end:
+            return False
+        _give_way()
+    return True
+
+
+def _exactly(line: socket.socket, size: int) -> bytes:
+    message = line.recv(size)
+    while len(message) < size:
+        part = line.recv(size - len(message)) if message else b""
+        if not part:
+            raise EOFError
+        message += part
     return message
-
-
-def unpack(message: bytes) -> tuple[Any, ...]:
-    """The header of a message."""
-    (length,) = _HEAD.unpack_from(message)
-    header: tuple[Any, ...] = pickle.loads(message[_HEAD.size : _HEAD.size + length])
-    return header
-
-
-def inline_arrays(message: bytes | bytearray, layout: Layout) -> Points:
-    """The arrays behind the header; as writable as the message."""
-    (length,) = _HEAD.unpack_from(message)
-    return read(message, _begin(length), layout)
-
-
-def _begin(head_length: int) -> int:
-    return -(-(_HEAD.size + head_length) // 64) * 64

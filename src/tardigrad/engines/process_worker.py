@@ -11,19 +11,20 @@ from __future__ import annotations
 
 import os
 import pickle
+import select
 import signal
+import socket
 import sys
 import threading
 import traceback
 from collections import deque
-from multiprocessing.connection import Connection
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
-from tardigrad.engines.process_wire import FAILED, INLINE, READY, REPLY, inline_arrays, pack, unpack
-from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, read, size_of
+from tardigrad.engines.process_wire import ANSWER, FAILED, READY, REPLY, TASK, Words, receive, send, stay_awake
+from tardigrad.engines.shared_memory import Block, Blocks, Layouts, SharedBuffer, Views
 from tardigrad.engines.work import at_work, doing
 
 
@@ -36,21 +37,21 @@ class Memory(NamedTuple):
 
 
 def main(arguments: list[str]) -> None:
-    """Run with the descriptors: control, life line, setup, points, payload, live point."""
-    control_fd, life_fd, setup_fd, points_fd, payload_fd, live_fd = map(int, arguments)
+    """Run with the descriptors: line to the server, life line, setup, points, payload, live point."""
+    line_fd, life_fd, setup_fd, points_fd, payload_fd, live_fd = map(int, arguments)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_server, args=(life_fd,), daemon=True).start()
-    control = Connection(control_fd)
+    line = socket.socket(fileno=line_fd)
     try:
         half, timing = load_setup(SharedBuffer(setup_fd, writable=False))
-        control.send_bytes(pack((READY,)))
+        send(line, REPLY, (READY, 0, 0, 0, 0, 0.0, 0.0))
         points, live = SharedBuffer(points_fd, writable=False), SharedBuffer(live_fd, writable=False)
         with at_work():
-            _serve(control, half, timing, Memory(points, SharedBuffer(payload_fd), live))
+            _serve(line, half, timing, Memory(points, SharedBuffer(payload_fd), live))
     except (EOFError, BrokenPipeError, ConnectionResetError):
         pass  # the server has closed the connection
     except Exception:
-        control.send_bytes(pack((FAILED, -1, traceback.format_exc())))
+        send(line, REPLY, (FAILED, -1, 0, 0, 0, 0.0, 0.0), traceback.format_exc())
 
 
 def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
@@ -63,37 +64,36 @@ def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
     return half, timing
 
 
-def _serve(control: Connection, half: WorkerHalf, timing: Timing | None, memory: Memory) -> None:
+def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory: Memory) -> None:
     do = doing(half, timing)
-    layout: Layout = ()
-    told: tuple[bool, Layout] | None = None
-    slots, places = Slots(memory.payload), deque[tuple[int, int]]()
+    heard: list[Any] = []  # the server's words by number
+    words, layouts = Words(), Layouts()
+    points, live = Views(memory.points), Views(memory.live)
+    blocks, taken = Blocks(memory.payload), deque[Block]()
+    news_of = select.poll()
+    news_of.register(line, select.POLLIN)
     while True:
-        message = control.recv_bytes()
-        fields, zero, new_layout, offset = unpack(message)
-        layout = new_layout or layout
-        task = Task(*fields)
+        stay_awake(news_of)
+        (number, client, kind, setup, layout, place, weight, zero), news = receive(line, TASK)
+        if news:
+            heard += news
+        task = Task(number, client, heard[kind], setup, weight)
         try:
-            if offset is None:
-                points = inline_arrays(message, layout)
-            else:
-                buffer, offset = (memory.points, offset) if offset >= 0 else (memory.live, -1 - offset)
-                points = read(buffer.mapped(offset + size_of(layout)), offset, layout)
-            payload, finite, started, finished = do(task, points, zero)
+            views, offset = (points, place) if place >= 0 else (live, -1 - place)
+            payload, finite, started, finished = do(task, views.at(offset, heard[layout]), zero)
+            is_tuple = isinstance(payload, tuple)
             arrays = payload if isinstance(payload, tuple) else (payload,)
-            this = isinstance(payload, tuple), layout_of(arrays)
-            n_bytes, place = size_of(this[1]), None
-            if n_bytes > INLINE:
-                if len(places) == 2:  # the server has done with the last but one: it has sent a task since
-                    slots.give_back(*places.popleft())
-                place = slots.put(arrays, n_bytes)
-                places.append((place, n_bytes))
+            shape, n_bytes = layouts.of(arrays)
+            if len(taken) == 2:  # the server has done with the last but one: it has sent a task since
+                blocks.give_back(taken.popleft())
+            block = blocks.put(arrays, shape, n_bytes)
+            taken.append(block)
         except Exception:
-            control.send_bytes(pack((FAILED, task.id, traceback.format_exc())))
+            send(line, REPLY, (FAILED, task.id, 0, 0, 0, 0.0, 0.0), traceback.format_exc())
             continue
-        header = (REPLY, task.id, finite, started, finished, None if this == told else this, place)
-        told = this
-        control.send_bytes(pack(header) if place is not None else pack(header, arrays, n_bytes))
+        fields = (ANSWER, task.id, finite, words.number((is_tuple, shape)), block.offset, started, finished)
+        send(line, REPLY, fields, words.news)
+        words.news = []
 
 
 def _end_with_server(life_fd: int) -> None:

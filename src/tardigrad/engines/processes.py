@@ -8,7 +8,7 @@ Rules of this file:
 - points are copied once a version into shared memory and stay until every task that reads them is
   answered: a worker never sees half of an update, and every run replays bit for bit. Only where the
   user asks for it do workers read the live point;
-- a dead worker is noticed by the end of its connection, replaced, and its task reported lost.
+- a dead worker is noticed by the end of its line, replaced, and its task reported lost.
 """
 
 from __future__ import annotations
@@ -16,14 +16,13 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import selectors
+import select
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from multiprocessing.connection import Connection
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import cloudpickle
@@ -35,9 +34,9 @@ from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job, Kept
-from tardigrad.engines.process_wire import FAILED, INLINE, READY, inline_arrays, pack, unpack
+from tardigrad.engines.process_wire import ANSWER, READY, REPLY, TASK, Words, receive, send
 from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine
-from tardigrad.engines.shared_memory import Layout, SharedBuffer, Slots, layout_of, place_in, read, size_of
+from tardigrad.engines.shared_memory import Block, Blocks, Layout, Layouts, SharedBuffer, Views, place_in
 
 #: a worker that ends so often before it is ready is not started again
 MAX_STARTS = 3
@@ -47,11 +46,11 @@ IN_WORKER = "TARDIGRAD_IN_WORKER"
 
 @dataclass(slots=True)
 class _Points:
-    """A version's points: arrays to be sent, or their offset in shared memory (negative: in the live buffer)."""
+    """A version's points in shared memory; a negative place is one in the live buffer."""
 
     layout: Layout
-    n_bytes: int
-    offset: int | None
+    place: int
+    block: Block | None
     arrays: Points
 
 
@@ -59,11 +58,12 @@ class _Points:
 class _Worker:
     number: int
     process: subprocess.Popen[bytes]
-    control: Connection
+    line: socket.socket
     life: int
     payload: SharedBuffer
-    points_layout: Layout = ()
-    payload_layout: tuple[bool, Layout] = (False, ())
+    views: Views
+    words: Words = field(default_factory=Words)
+    heard: list[Any] = field(default_factory=list)
 
 
 class Processes(RealEngine):
@@ -118,7 +118,6 @@ class Processes(RealEngine):
         self.points = points
         self._pool: list[_Worker] = []
         self._buffers: list[SharedBuffer] = []
-        self._selector: selectors.BaseSelector | None = None
 
     def fields(self) -> dict[str, Any]:
         return {**super().fields(), "points": self.points}
@@ -136,10 +135,12 @@ class Processes(RealEngine):
         super().open(half, placement)
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
-        self._selector = selectors.DefaultSelector()
+        self._poll = select.poll()
+        self._by_line: dict[int, _Worker] = {}
+        self._layouts = Layouts()
         self._buffers = [SharedBuffer(), SharedBuffer(), SharedBuffer()]
         points, self._setup, self._live = self._buffers
-        self._slots = Slots(points)
+        self._blocks = Blocks(points)
         _write_setup(self._setup, half, self.timing)
         self._starts = [0] * n_workers
         for number in range(n_workers):
@@ -158,70 +159,58 @@ class Processes(RealEngine):
         return housed
 
     def _keep(self, points: Points, fresh: bool) -> _Points:
-        layout = layout_of(points)
-        n_bytes = size_of(layout)
-        if n_bytes <= INLINE:
-            return _Points(layout, n_bytes, None, points if fresh else tuple([point.copy() for point in points]))
+        layout, n_bytes = self._layouts.of(points)
         if self.points == "live" and len(points) == 1:
             offset = place_in(self._live, points[0])
             if offset is not None:
-                return _Points(layout, n_bytes, -1 - offset, points)
-        return _Points(layout, n_bytes, self._slots.put(points, n_bytes), ())
+                return _Points(layout, -1 - offset, None, points)
+        block = self._blocks.put(points, layout, n_bytes)
+        return _Points(layout, block.offset, block, block.arrays)
 
     def _drop(self, kept: Kept) -> None:
-        points: _Points = kept.place
-        if points.offset is not None and points.offset >= 0:
-            self._slots.give_back(points.offset, points.n_bytes)
+        block = kept.place.block
+        if block is not None:
+            self._blocks.give_back(block)
 
     def _copy(self, place: _Points) -> Points:
-        arrays = place.arrays
-        if not arrays:
-            assert place.offset is not None
-            arrays = read(self._slots.buffer.mapped(place.offset + place.n_bytes), place.offset, place.layout)
-        return tuple(array.copy() for array in arrays)
+        return tuple(array.copy() for array in place.arrays)
 
     def _give(self, number: int, job: Job) -> None:
-        worker = self._pool[number]
-        points, task = job.kept.place, job.task
-        told = None if points.layout == worker.points_layout else points.layout
-        header = ((task.id, task.client, task.kind, task.setup, task.weight), self._zero, told, points.offset)
-        with contextlib.suppress(OSError):  # it is dead: its connection has ended, which `_listen` will see
-            if points.offset is None:
-                worker.control.send_bytes(pack(header, points.arrays, points.n_bytes))
-            else:
-                worker.control.send_bytes(pack(header))
-        worker.points_layout = points.layout
+        worker, points, task = self._pool[number], job.kept.place, job.task
+        words = worker.words
+        kind, layout = words.number(task.kind), words.number(points.layout)
+        fields = (task.id, task.client, kind, task.setup, layout, points.place, task.weight, self._zero)
+        with contextlib.suppress(OSError):  # it is dead: its line has ended, which `_listen` will see
+            send(worker.line, TASK, fields, words.news)
+        if words.news:
+            words.news = []
 
     def _listen(self, timeout: float) -> None:
-        assert self._selector is not None
-        for key, _ in self._selector.select(timeout):
-            worker = key.data
+        for descriptor, _ in self._poll.poll(timeout * 1000):
+            worker = self._by_line[descriptor]
             try:
-                message = worker.control.recv_bytes()
+                message, news = receive(worker.line, REPLY)
             except (EOFError, OSError):
                 self._replace(worker)
             else:
-                self._hear(worker, message)
+                self._hear(worker, message, news)
 
-    def _hear(self, worker: _Worker, message: bytes) -> None:
-        kind, *content = unpack(message)
-        if kind == READY:
+    def _hear(self, worker: _Worker, message: tuple[Any, ...], news: Any) -> None:
+        what, task_id, finite, layout, place, started, finished = message
+        if what == ANSWER:
+            if news:
+                worker.heard += news
+            is_tuple, shape = worker.heard[layout]
+            arrays = worker.views.at(place, shape)
+            payload = arrays if is_tuple else arrays[0]
+            self._has_answered(worker.number, task_id, payload, bool(finite), started, finished)
+        elif what == READY:
             self._starts[worker.number] = 0
             self._is_ready(worker.number)
-        elif kind == FAILED:
-            task_id, text = content
-            if task_id < 0:
-                raise WorkerError(f"worker {worker.number} could not start:\n{text}")
-            self._has_failed(worker.number, task_id, text)
+        elif task_id >= 0:
+            self._has_failed(worker.number, task_id, news)
         else:
-            task_id, finite, started, finished, layout, place = content
-            is_tuple, payload_layout = worker.payload_layout = layout or worker.payload_layout
-            if place is None:
-                arrays = inline_arrays(bytearray(message), payload_layout)
-            else:
-                memory = worker.payload.mapped(place + size_of(payload_layout))
-                arrays = read(memory, place, payload_layout)
-            self._has_answered(worker.number, task_id, arrays if is_tuple else arrays[0], finite, started, finished)
+            raise WorkerError(f"worker {worker.number} could not start:\n{news}")
 
     def _spawn(self, number: int) -> _Worker:
         self._starts[number] += 1
@@ -230,7 +219,7 @@ class Processes(RealEngine):
         here, there = socket.socketpair()
         life_read, life_write = os.pipe()
         payload = SharedBuffer()
-        fds = (there.fileno(), life_read, self._setup.fd, self._slots.buffer.fd, payload.fd, self._live.fd)
+        fds = (there.fileno(), life_read, self._setup.fd, self._blocks.buffer.fd, payload.fd, self._live.fd)
         # one BLAS thread each; the same modules can be imported as here
         one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
         path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
@@ -248,9 +237,9 @@ class Processes(RealEngine):
         finally:
             there.close()
             os.close(life_read)
-        worker = _Worker(number, process, Connection(here.detach()), life_write, payload)
-        assert self._selector is not None
-        self._selector.register(worker.control, selectors.EVENT_READ, worker)
+        worker = _Worker(number, process, here, life_write, payload, Views(payload))
+        self._by_line[here.fileno()] = worker
+        self._poll.register(here, select.POLLIN)
         return worker
 
     def _replace(self, worker: _Worker) -> None:
@@ -262,10 +251,9 @@ class Processes(RealEngine):
 
     def _discard(self, worker: _Worker) -> int:
         """End a worker's process and connection; its exit code."""
-        if self._selector is not None and not worker.control.closed:
-            with contextlib.suppress(KeyError):
-                self._selector.unregister(worker.control)
-        worker.control.close()
+        if self._by_line.pop(worker.line.fileno(), None) is not None:
+            self._poll.unregister(worker.line)
+        worker.line.close()
         if worker.life >= 0:
             os.close(worker.life)
             worker.life = -1
@@ -283,9 +271,7 @@ class Processes(RealEngine):
             self._discard(self._pool.pop())
         while self._buffers:
             self._buffers.pop().close()
-        if self._selector is not None:
-            self._selector.close()
-            self._selector = None
+        self._forget()  # arrays that look into shared memory keep a descriptor of it
 
 
 def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) -> None:

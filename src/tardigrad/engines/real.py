@@ -73,6 +73,14 @@ class RealEngine(Engine):
         self.incidents: list[dict[str, Any]] = []
         self._patience = PATIENCE if self.deadline is None else min(PATIENCE, self.deadline / 4)
         self._zero = time.monotonic()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Let go of everything that was on its way."""
+        self._dispatch = Dispatch(0, True, self._drop)
+        self._replies: deque[tuple[Job, Reply]] = deque()
+        self._lost: deque[Lost] = deque()
+        self._applied: Job | None = None
 
     def fields(self) -> dict[str, Any]:
         names = ("workers", "timing", "deadline", "reassign")
@@ -85,12 +93,10 @@ class RealEngine(Engine):
         if self.timing is not None:
             self.timing.check(placement.n_clients)
         n_workers = self.n_workers(placement)
+        self._forget()
         self.incidents = []
         self._dispatch = Dispatch(n_workers, placement.shared_data, self._drop)
         self._free = [0] * n_workers
-        self._replies: deque[tuple[Job, Reply]] = deque()
-        self._lost: deque[Lost] = deque()
-        self._applied: Job | None = None
         self._looked = self._zero = time.monotonic()
         self._launch(half, n_workers)
         self._zero = time.monotonic()

@@ -13,8 +13,8 @@ from __future__ import annotations
 import mmap
 import os
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +23,26 @@ from tardigrad.core.task import Array, Points
 
 ALIGNMENT = 64
 
-#: dtype and shape of each array of a sequence
+#: dtype and shape of each array of a sequence: what a reader must know to make arrays of bytes
 Layout = tuple[tuple[str, tuple[int, ...]], ...]
 
 
-def layout_of(arrays: Sequence[Array]) -> Layout:
-    """What a reader must know to make arrays of bytes."""
-    return tuple((array.dtype.str, array.shape) for array in arrays)
+class Layouts:
+    """Layouts of sequences of arrays and their sizes in bytes, remembered: working them out costs 3 microseconds."""
+
+    def __init__(self) -> None:
+        self._known: dict[Any, tuple[Layout, int]] = {}
+
+    def of(self, arrays: Points) -> tuple[Layout, int]:
+        """The layout of arrays, and the bytes that they take, each aligned."""
+        key: Any = (arrays[0].dtype, arrays[0].shape) if len(arrays) == 1 else tuple([(a.dtype, a.shape) for a in arrays])
+        known = self._known.get(key)
+        if known is None:
+            if len(self._known) >= 1000:  # shapes that change all the time
+                self._known.clear()
+            layout = tuple((array.dtype.str, array.shape) for array in arrays)
+            known = self._known[key] = layout, size_of(layout)
+        return known
 
 
 def size_of(layout: Layout) -> int:
@@ -37,15 +50,7 @@ def size_of(layout: Layout) -> int:
     return sum(_aligned(_n_bytes(dtype, shape)) for dtype, shape in layout)
 
 
-def write(buffer: memoryview | mmap.mmap | bytearray, offset: int, arrays: Sequence[Array]) -> None:
-    """Copy arrays into a buffer, one after another."""
-    for array in arrays:
-        target = np.ndarray(array.shape, array.dtype, buffer, offset)
-        np.copyto(target, array)
-        offset += _aligned(array.nbytes)
-
-
-def read(buffer: memoryview | mmap.mmap | bytes | bytearray, offset: int, layout: Layout) -> Points:
+def look_into(buffer: mmap.mmap, offset: int, layout: Layout) -> Points:
     """Arrays that look into a buffer, without a copy."""
     arrays = []
     for dtype, shape in layout:
@@ -111,31 +116,65 @@ def place_in(buffer: SharedBuffer, array: Array) -> int | None:
     return int(offset) if 0 <= offset <= len(memory) - array.nbytes else None
 
 
-class Slots:
-    """Places in a buffer that are taken and given back.
+class Block:
+    """A stretch of a buffer and the arrays that look into it."""
 
-    Places come in four sizes an octave, so that arrays whose size changes find places again.
+    __slots__ = ("arrays", "layout", "offset", "size")
+
+    def __init__(self, offset: int, size: int) -> None:
+        self.offset = offset
+        self.size = size
+        self.layout: Layout = ()
+        self.arrays: Points = ()
+
+
+class Blocks:
+    """Stretches of a buffer that are taken and given back.
+
+    They come in four sizes an octave, so that arrays whose size changes find places again.
     """
 
     def __init__(self, buffer: SharedBuffer) -> None:
         self.buffer = buffer
         self._end = 0
-        self._free: dict[int, list[int]] = {}
+        self._free: dict[int, list[Block]] = {}
 
-    def put(self, arrays: Sequence[Array], n_bytes: int) -> int:
-        """Copy arrays to a free place; its offset."""
+    def put(self, arrays: Points, layout: Layout, n_bytes: int) -> Block:
+        """Copy arrays to a free block."""
         size = _size_class(n_bytes)
         free = self._free.get(size)
         if free:
-            offset = free.pop()
+            block = free.pop()
         else:
-            offset, self._end = self._end, self._end + size
-        write(self.buffer.mapped(self._end), offset, arrays)
-        return offset
+            self.buffer.mapped(self._end + size)
+            block = Block(self._end, size)
+            self._end += size
+        if block.layout != layout:
+            block.arrays = look_into(self.buffer.mapped(self._end), block.offset, layout)
+            block.layout = layout
+        for target, array in zip(block.arrays, arrays, strict=True):
+            np.copyto(target, array)
+        return block
 
-    def give_back(self, offset: int, n_bytes: int) -> None:
-        """A place may be used again."""
-        self._free.setdefault(_size_class(n_bytes), []).append(offset)
+    def give_back(self, block: Block) -> None:
+        """A block may be used again."""
+        self._free.setdefault(block.size, []).append(block)
+
+
+class Views:
+    """Arrays that look into blocks of a buffer that another process writes; they are made once a block and layout."""
+
+    def __init__(self, buffer: SharedBuffer) -> None:
+        self._buffer = buffer
+        self._known: dict[int, tuple[Layout, Points]] = {}
+
+    def at(self, offset: int, layout: Layout) -> Points:
+        """The arrays at a place."""
+        known = self._known.get(offset)
+        if known is None or known[0] is not layout:
+            memory = self._buffer.mapped(offset + size_of(layout))
+            known = self._known[offset] = layout, look_into(memory, offset, layout)
+        return known[1]
 
 
 def _anonymous_file() -> int:

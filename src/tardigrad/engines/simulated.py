@@ -11,12 +11,14 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from heapq import heapify, heappop, heappush
-from math import inf
+from math import inf, isnan, nan
 from typing import Any
 
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.in_flight import InFlight
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Points, Reply, Task
 from tardigrad.core.timing import Timing
@@ -95,6 +97,19 @@ class Simulated(Engine):
         else:
             self._waiting.setdefault(line, deque()).append((task, version, self._points, self._clock, number))
 
+    def _line_up(self, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
+        """Put a job of an earlier run where it waits, or start it if its worker is free."""
+        if self._idle is None:
+            line = worker = task.client if self.workers is None else task.client % self.workers
+            free = worker not in self._busy
+        else:
+            free = bool(self._idle)
+            line, worker = -1, heappop(self._idle) if free else -1
+        if free:
+            self._start(worker, task, version, points, submitted, number)
+        else:
+            self._waiting.setdefault(line, deque()).append((task, version, points, submitted, number))
+
     def _start(self, worker: int, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
         start = self._clock
         self._busy.add(worker)
@@ -117,13 +132,15 @@ class Simulated(Engine):
         if not self._heap or (timeout is not inf and self._heap[0][0] > self._clock + timeout):
             self._clock += timeout if timeout < inf else 0.0
             return None
-        finish, _, worker, start, task, version, points, submitted = heappop(self._heap)
+        finish, _, worker, start, task, version, points, submitted = self._heap[0]
+        payload = self._answer(task, points)  # before anything changes: should it raise, the task is still in flight
+        heappop(self._heap)
         self._clock = finish
         if self._waiting or self._idle is not None:
             self._release(worker)
         else:
             self._busy.discard(worker)
-        return Reply(task, version, self._answer(task, points), worker, submitted, start, finish, finish)
+        return Reply(task, version, payload, worker, submitted, start, finish, finish)
 
     def cancel(self, task_id: int) -> None:
         for line, waiting in self._waiting.items():
@@ -142,6 +159,37 @@ class Simulated(Engine):
 
     def now(self) -> float:
         return self._clock
+
+    def in_flight(self, wanted: Container[int]) -> InFlight:
+        points: dict[int, Points] = {}
+        rows = []
+        for finish, number, worker, start, task, version, at, submitted in self._heap:
+            points[version] = at
+            rows.append((task, version, number, worker, submitted, start, finish))
+        for waiting in self._waiting.values():
+            for task, version, at, submitted, number in waiting:
+                points[version] = at
+                rows.append((task, version, number, -1, submitted, nan, nan))
+        rows = [row for row in rows if row[0].id in wanted]
+        return InFlight.of_rows(self._clock, rows, points, self._submissions)
+
+    def take_up(self, saved: InFlight) -> None:
+        self._clock = saved.clock
+        self._submissions = max(saved.submissions, len(saved.jobs))
+        lined: list[Job] = []
+        for task, row in saved.tasks():
+            version, number, submitted = row["version"], row["number"], row["submitted"]
+            points = saved.points[version]
+            if isnan(row["finish"]):
+                lined.append((task, version, points, submitted, number))
+            else:
+                self._busy.add(row["worker"])
+                self._heap.append((row["finish"], number, row["worker"], row["started"], task, version, points, submitted))
+        heapify(self._heap)
+        if self._idle is not None:
+            self._idle = [worker for worker in self._idle if worker not in self._busy]
+        for job in lined:
+            self._line_up(*job)
 
     def close(self) -> None:
         self._heap = []

@@ -131,3 +131,4 @@ class Threads(RealEngine):
             self._threads[-1].join()
             self._threads.pop()
         self._inboxes = []
+        self._forget()
