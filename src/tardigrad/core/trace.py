@@ -170,6 +170,8 @@ class Trace(Plain):
     def from_bytes(cls, content: bytes, path: Path) -> Trace:
         """Read what `to_bytes` made; `path` is for messages."""
         arrays = unpack_arrays(content, path)
+        if "header" not in arrays:
+            raise RunFileError(f"{path} is no trace: it lacks header")
         table = table_of(arrays, path)
         try:
             header = json.loads(arrays["header"].item())
