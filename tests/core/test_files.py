@@ -1,5 +1,6 @@
 """Files of a run: written whole or not at all, and checked when read."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -12,22 +13,41 @@ from tardigrad.core.errors import RunFileError
 from tardigrad.core.files import (
     FORMAT,
     HEADER,
+    RunFolder,
     make_folder,
     pack_arrays,
     read_folder,
     read_header,
     unpack_arrays,
     write_atomic,
-    write_folder,
 )
 
-CONTENT = {"arrays.npz": b"some bytes", "trace.npz": bytes(range(256)) * 40}
+CONTENT = {"arrays": {"a": np.arange(3.0), "b": np.zeros((0, 2))}, "trace": {"t": np.arange(1000)}}
+
+
+def write_run(folder, header, content):
+    """Put all parts and commit them; the store."""
+    store = RunFolder(folder)
+    store.commit(header, [store.put(name, arrays) for name, arrays in content.items()])
+    return store
 
 
 @pytest.fixture
 def folder(tmp_path):
-    write_folder(tmp_path / "run", {"tardigrad": "9.9", "note": [1, 2.5, None]}, CONTENT)
+    write_run(tmp_path / "run", {"tardigrad": "9.9", "note": [1, 2.5, None]}, CONTENT)
     return tmp_path / "run"
+
+
+def file_of(folder, name):
+    """The file of a part."""
+    (found,) = folder.glob(f"{name}-*.npz")
+    return found
+
+
+def same(content, other):
+    return {name: {n: a.tolist() for n, a in part.items()} for name, part in content.items()} == {
+        name: {n: a.tolist() for n, a in part.items()} for name, part in other.items()
+    }
 
 
 def change_header(folder, **changes):
@@ -77,7 +97,7 @@ def test_a_file_may_be_read_by_whom_the_umask_lets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "write", [write_atomic, lambda path, content: make_folder(path), lambda path, content: write_folder(path, {}, {})]
+    "write", [write_atomic, lambda path, content: make_folder(path), lambda path, content: RunFolder(path)]
 )
 def test_a_path_below_a_regular_file_cannot_be_written(tmp_path, write):
     (tmp_path / "file").write_text("not a folder")
@@ -100,17 +120,26 @@ def test_make_folder_makes_parents_and_leaves_nothing_in_it(tmp_path):
 
 def test_a_folder_is_read_back_as_it_was_written(folder):
     header, content = read_folder(folder)
-    assert content == CONTENT
+    assert same(content, CONTENT)
     assert header["note"] == [1, 2.5, None]
     assert header["format"] == FORMAT
-    assert sorted(os.listdir(folder)) == sorted([HEADER, *CONTENT])
+    assert sorted(os.listdir(folder)) == sorted([HEADER, *(file_of(folder, name).name for name in CONTENT)])
 
 
-def test_a_second_run_replaces_the_first(folder):
-    write_folder(folder, {"note": "second"}, {"arrays.npz": b"other"})
+def test_a_second_run_replaces_the_first_and_its_files(folder):
+    write_run(folder, {"note": "second"}, {"arrays": {"other": np.ones(2)}})
     header, content = read_folder(folder)
     assert header["note"] == "second"
-    assert content == {"arrays.npz": b"other"}
+    assert same(content, {"arrays": {"other": np.ones(2)}})
+    assert len(os.listdir(folder)) == 2
+
+
+def test_files_of_others_in_the_folder_are_left_alone(folder):
+    names = ["notes.txt", "mine.npz", "mine-12345678.npz", "mine-0123456789abcdeg.npz", ".hidden", "arrays.npz"]
+    for name in names:
+        (folder / name).write_text("mine")
+    write_run(folder, {}, {"arrays": {"other": np.ones(2)}})
+    assert set(names) < set(os.listdir(folder))
 
 
 @pytest.mark.parametrize(
@@ -120,22 +149,39 @@ def test_a_second_run_replaces_the_first(folder):
 )
 @pytest.mark.parametrize("name", list(CONTENT))
 def test_a_changed_file_is_named_with_its_size(folder, name, damage):
-    damaged = damage(CONTENT[name])
-    (folder / name).write_bytes(damaged)
-    with pytest.raises(RunFileError, match=rf"{name} \({len(damaged)} bytes\) is not the file that run.json describes"):
+    path = file_of(folder, name)
+    damaged = damage(path.read_bytes())
+    path.write_bytes(damaged)
+    with pytest.raises(RunFileError, match=rf"{path.name} \({len(damaged)} bytes\) is not the file that run.json describes"):
         read_folder(folder)
 
 
 def test_a_missing_file_is_named(folder):
-    (folder / "trace.npz").unlink()
-    with pytest.raises(RunFileError, match=r"cannot read .*trace\.npz: No such file"):
+    path = file_of(folder, "trace")
+    path.unlink()
+    with pytest.raises(RunFileError, match=rf"cannot read .*{path.name}: No such file"):
         read_folder(folder)
 
 
 def test_files_mixed_from_two_runs_are_recognised(folder, tmp_path):
-    write_folder(tmp_path / "other", {}, {"arrays.npz": b"of another run"})
-    (folder / "arrays.npz").write_bytes((tmp_path / "other" / "arrays.npz").read_bytes())
+    write_run(tmp_path / "other", {}, {"arrays": {"a": np.full(3, 7.0)}})
+    content = file_of(tmp_path / "other", "arrays").read_bytes()
+    file_of(folder, "arrays").write_bytes(content)
     with pytest.raises(RunFileError, match="cut short or changed"):
+        read_folder(folder)
+
+
+def test_a_file_of_another_run_beside_this_one_s_does_not_matter(folder, tmp_path):
+    write_run(tmp_path / "other", {}, {"arrays": {"a": np.full(3, 7.0)}})
+    other = file_of(tmp_path / "other", "arrays")
+    (folder / other.name).write_bytes(other.read_bytes())
+    assert same(read_folder(folder)[1], CONTENT)
+
+
+def test_a_header_of_another_run_lacks_its_files(folder, tmp_path):
+    write_run(tmp_path / "other", {}, {"arrays": {"a": np.full(3, 7.0)}})
+    (folder / HEADER).write_bytes((tmp_path / "other" / HEADER).read_bytes())
+    with pytest.raises(RunFileError, match=r"cannot read .*arrays-\w+\.npz: No such file"):
         read_folder(folder)
 
 
@@ -158,6 +204,13 @@ def test_a_broken_header_is_said_to_be_none(folder, text):
         read_header(folder)
 
 
+@pytest.mark.parametrize("part", [None, "arrays-1.npz", {}, {"file": "a.npz"}, {"file": None, "sha256": "00"}, [1]], ids=repr)
+def test_a_list_of_files_that_was_changed_is_an_error(folder, part):
+    change_header(folder, files={"arrays": part})
+    with pytest.raises(RunFileError, match="does not say which files belong to it"):
+        read_folder(folder)
+
+
 @pytest.mark.parametrize("listed", [..., None, [], "arrays.npz"])
 def test_a_header_without_its_list_of_files_is_an_error(folder, listed):
     change_header(folder, files=listed)
@@ -174,6 +227,13 @@ def test_a_newer_format_says_to_upgrade(folder):
         read_folder(folder)
 
 
+@pytest.mark.parametrize("old", [1, 0, -3])
+def test_an_older_format_says_that_it_is_not_read_any_more(folder, old):
+    change_header(folder, format=old)
+    with pytest.raises(RunFileError, match=rf"has format {old}, which this version \({FORMAT}\) does not read any more"):
+        read_folder(folder)
+
+
 def test_a_header_that_is_a_folder_cannot_be_read(folder):
     (folder / HEADER).unlink()
     (folder / HEADER).mkdir()
@@ -181,12 +241,128 @@ def test_a_header_that_is_a_folder_cannot_be_read(folder):
         read_folder(folder)
 
 
-def test_the_header_is_written_last_and_holds_checksums(folder, monkeypatch, tmp_path):
-    assert json.loads((folder / HEADER).read_text())["files"] == {n: hashlib.sha256(c).hexdigest() for n, c in CONTENT.items()}
+def digest(arrays):
+    return hashlib.sha256(pack_arrays(arrays)).hexdigest()
+
+
+def test_the_header_holds_checksums_and_names_have_their_beginning(folder):
+    files_of = {n: {"file": f"{n}-{digest(c)[:16]}.npz", "sha256": digest(c)} for n, c in CONTENT.items()}
+    assert json.loads((folder / HEADER).read_text())["files"] == files_of
+
+
+def test_the_header_is_written_last_and_old_files_go_after_it(folder, monkeypatch):
+    order = []
+
+    def noted(path, content):
+        order.append(path.name)
+        write_atomic(path, content)
+
+    unlink = files.Path.unlink
+    monkeypatch.setattr(files, "write_atomic", noted)
+    monkeypatch.setattr(files.Path, "unlink", lambda path: order.append(f"rm {path.name}") or unlink(path))
+    old = file_of(folder, "arrays").name
+    new = {"arrays": {"a": np.ones(1)}, "trace": CONTENT["trace"]}
+    write_run(folder, {}, new)
+    done = [name for name in order if not name.startswith("rm .")]
+    assert done == [f"arrays-{digest(new['arrays'])[:16]}.npz", file_of(folder, "trace").name, HEADER, f"rm {old}"]
+
+
+def test_a_part_that_did_not_change_is_not_written_again(folder, monkeypatch):
+    store = write_run(folder, {}, CONTENT)
     written = []
     monkeypatch.setattr(files, "write_atomic", lambda path, content: written.append(path.name))
-    write_folder(tmp_path / "again", {}, CONTENT)
-    assert written == [*CONTENT, HEADER]
+    assert store.put("arrays", CONTENT["arrays"]) == "arrays"
+    assert written == []
+    assert "arrays" in store
+    assert "history" not in store
+    store.put("arrays", {"a": np.ones(1)})
+    assert len(written) == 1
+
+
+def test_a_part_that_is_not_committed_any_more_is_gone(folder):
+    store = write_run(folder, {}, CONTENT)
+    store.commit({}, ["trace"])
+    assert same(read_folder(folder)[1], {"trace": CONTENT["trace"]})
+    assert "arrays" not in store
+    assert len(os.listdir(folder)) == 2
+
+
+@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk full", "Ctrl-C"])
+def test_after_a_write_that_fails_anywhere_the_old_run_is_there_and_a_later_one_can_be_written(folder, monkeypatch, error):
+    fsync, new = os.fsync, {"arrays": {"a": np.ones(1)}, "trace": {"t": np.ones(2)}}
+    store = RunFolder(folder)
+    for n in range(6):  # three files, each synced together with its folder
+        count = iter(range(100))
+
+        def failing(fd, n=n, count=count):
+            if next(count) == n:
+                raise error
+            fsync(fd)
+
+        monkeypatch.setattr(files.os, "fsync", failing)
+        with contextlib.suppress(RunFileError, KeyboardInterrupt):
+            store.commit({"note": "new"}, [store.put(name, arrays) for name, arrays in new.items()])
+        monkeypatch.undo()
+        header, content = read_folder(folder)
+        assert same(content, new if header["note"] == "new" else CONTENT)
+        if header["note"] == "new":  # back to the old run
+            write_run(folder, {"note": "old"}, CONTENT)
+            store = RunFolder(folder)
+    store.commit({"note": "new"}, [store.put(name, arrays) for name, arrays in new.items()])
+    assert same(read_folder(folder)[1], new)
+    assert len(os.listdir(folder)) == 3
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_read_only_folder_is_named_before_long_work_starts(folder):
+    folder.chmod(0o500)
+    try:
+        with pytest.raises(RunFileError, match=r"cannot write .*run: Permission denied\. Choose a folder"):
+            RunFolder(folder)
+    finally:
+        folder.chmod(0o700)
+    assert same(read_folder(folder)[1], CONTENT)
+
+
+def test_a_folder_that_becomes_read_only_keeps_its_run(folder, monkeypatch):
+    store = RunFolder(folder)
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(files.Path, "open", refuse)
+    with pytest.raises(RunFileError, match=r"cannot write .*arrays-\w+\.npz: Permission denied"):
+        store.put("arrays", {"a": np.ones(1)})
+    monkeypatch.undo()
+    assert same(read_folder(folder)[1], CONTENT)
+
+
+def test_a_run_that_is_replaced_while_it_is_read_is_read_again(folder, monkeypatch):
+    read, new = files._read, {"arrays": {"a": np.ones(1)}}
+    once = iter([True])
+
+    def between(path):
+        if path.name.startswith("trace") and next(once, False):
+            write_run(folder, {"note": "new"}, new)
+        return read(path)
+
+    monkeypatch.setattr(files, "_read", between)
+    header, content = read_folder(folder)
+    assert header["note"] == "new"
+    assert same(content, new)
+
+
+def test_a_run_that_is_replaced_faster_than_it_can_be_read_says_so(folder, monkeypatch):
+    read, count = files._read, iter(range(1000))
+
+    def between(path):
+        if path.name.startswith("trace"):
+            write_run(folder, {}, {"trace": {"t": np.array(next(count))}})
+        return read(path)
+
+    monkeypatch.setattr(files, "_read", between)
+    with pytest.raises(RunFileError, match="faster than it can be read: try again"):
+        read_folder(folder)
 
 
 ARRAYS = {"a": np.arange(3), "x": np.array([[np.nan, -0.0]], np.float32), "s": np.array(["ab"]), "empty": np.zeros((0, 2))}

@@ -65,20 +65,58 @@ def test_saving_twice_replaces_the_run(tmp_path):
     assert same_bits(td.Result.load(tmp_path).state, result.state)
 
 
-@pytest.mark.parametrize("name", ["arrays.npz", "trace.npz", "history.npz", "problem.npz", "run.json"])
-def test_a_truncated_file_is_named(tmp_path, name):
-    make().save(tmp_path)
-    path = tmp_path / name
+PARTS = ["arrays", "trace-0-30", "history-0-4", "measures", "problem"]
+
+
+def saved_file(folder, part):
+    """Save a run with measures; the file of a part, or the header."""
+    result = make()
+    result.evaluate()
+    result.save(folder)
+    if part == "run.json":
+        return folder / part
+    (path,) = folder.glob(f"{part}-*.npz")
+    return path
+
+
+def test_a_folder_holds_these_files_and_no_other(tmp_path):
+    saved_file(tmp_path, "run.json")
+    assert sorted(path.name.rpartition("-")[0] for path in tmp_path.glob("*.npz")) == sorted(PARTS)
+    assert len(list(tmp_path.iterdir())) == len(PARTS) + 1
+
+
+@pytest.mark.parametrize("part", [*PARTS, "run.json"])
+def test_a_truncated_file_is_named(tmp_path, part):
+    path = saved_file(tmp_path, part)
     path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(td.RunFileError, match=name):
+    with pytest.raises(td.RunFileError, match=path.name):
         td.replay(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["arrays.npz", "trace.npz", "history.npz", "problem.npz", "run.json"])
-def test_a_missing_file_is_named(tmp_path, name):
+@pytest.mark.parametrize("part", [*PARTS, "run.json"])
+def test_a_missing_file_is_named(tmp_path, part):
+    path = saved_file(tmp_path, part)
+    path.unlink()
+    with pytest.raises(td.RunFileError, match=path.name):
+        td.Result.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["run", "trace", "history", "status", "made_with", "problem", "updates", "fingerprint"])
+def test_a_header_without_one_of_its_entries_is_an_error(tmp_path, name):
     make().save(tmp_path)
-    (tmp_path / name).unlink()
-    with pytest.raises(td.RunFileError, match=name):
+    header = json.loads((tmp_path / "run.json").read_text())
+    del header[name]
+    (tmp_path / "run.json").write_text(json.dumps(header))
+    with pytest.raises(td.RunFileError, match=f"not a saved run that this version understands.*{name}"):
+        td.Result.load(tmp_path)
+
+
+def test_a_header_whose_problem_is_not_among_its_files_is_an_error(tmp_path):
+    make().save(tmp_path)
+    header = json.loads((tmp_path / "run.json").read_text())
+    del header["files"]["problem"]
+    (tmp_path / "run.json").write_text(json.dumps(header))
+    with pytest.raises(td.RunFileError, match="lists no problem, but the run was saved with its problem"):
         td.Result.load(tmp_path)
 
 

@@ -10,7 +10,8 @@ import pytest
 from tardigrad.core.errors import RunFileError
 from tardigrad.core.files import FORMAT, pack_arrays
 from tardigrad.core.plain import decode, encode, same_bits
-from tardigrad.core.trace import COLUMNS, Recorder, Trace
+from tardigrad.core.recorder import Recorder
+from tardigrad.core.trace import COLUMNS, Trace
 
 #: task, client, worker, read, applied, in flight, submitted, started, finished, received
 ROWS = [
