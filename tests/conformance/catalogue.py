@@ -24,6 +24,9 @@ ENGINES = {
     "Simulated, 2 workers": lambda: td.Simulated(td.Pareto(1.0), workers=2),
     "Threads": lambda: td.Threads(2),
     "Processes": lambda: td.Processes(2),
+    "Prescribed": lambda: td.Prescribed(3),
+    "Prescribed, random": lambda: td.Prescribed(td.UniformDelay(0.5)),
+    "Prescribed, by a function": lambda: td.Prescribed(lambda n, rng: rng.integers(n // 2, n + 1), horizon=500),
     "AnyOrder": lambda: AnyOrder(seed=1),
 }
 

@@ -60,7 +60,8 @@ def test_any_order_of_replies_keeps_the_state_valid_and_replays(rule, small_prob
 
 
 def test_synchronous_runs_are_the_same_on_every_engine(small_problem):
-    results = [
-        td.run(td.SyncSGD(0.1, sample=3), small_problem, make(), stop=td.MaxUpdates(20)) for make in catalogue.ENGINES.values()
-    ]
+    rule = td.SyncSGD(0.1, sample=3)
+    engines = [engine for engine in (make() for make in catalogue.ENGINES.values()) if suited(rule, engine)]
+    assert len(engines) >= 5
+    results = [td.run(rule, small_problem, engine, stop=td.MaxUpdates(20)) for engine in engines]
     assert all(same_bits(result.state, results[0].state) for result in results[1:])

@@ -39,6 +39,18 @@ def test_a_changed_order_is_refused_or_seen(result):
         td.replay(result)
 
 
+def test_a_changed_version_is_refused(result):
+    result.trace.table["version_read"][12] -= 1
+    with pytest.raises(td.ReplayError, match=r"row 12 of the trace answers .* here it is of client \d at version"):
+        td.replay(result)
+
+
+def test_a_changed_client_is_refused(result):
+    result.trace.table["client"][12] += 1
+    with pytest.raises(td.ReplayError, match=r"row 12 of the trace answers .* here it is of client \d at version"):
+        td.replay(result)
+
+
 def test_a_shortened_trace_gives_another_final_state(result):
     result.trace = td.Trace(result.trace.table[:20].copy(), 20)
     assert td.replay(result).difference == "3 snapshots instead of 4"

@@ -219,7 +219,7 @@ class _Session:
         setup, loop, earlier, watch = self.setup, self.loop, self.earlier, self.watch
         can_tell = type(setup.engine).in_flight is not Engine.in_flight
         return Result(
-            **setup.values(),
+            **{**setup.values(), "engine": setup.engine.as_run()},
             x=loop.guard.answer(loop.state.x).copy(),
             status=status,
             message=message,

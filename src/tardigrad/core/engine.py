@@ -15,7 +15,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from tardigrad.core.errors import RunFileError
 from tardigrad.core.in_flight import InFlight
@@ -36,7 +36,7 @@ class Engine(Plain):
     """Base class of engines."""
 
     #: whether runs end without a stopping condition (a recorded trace does)
-    ends_by_itself: ClassVar[bool] = False
+    ends_by_itself: bool = False
     #: what went wrong since `open`: dicts with seconds, kind ("died", "raised", "slow"), worker, task, and text for people
     incidents: Sequence[dict[str, Any]] = ()
 
@@ -44,6 +44,10 @@ class Engine(Plain):
     def replays(self) -> bool:
         """Whether the trace determines the run: not where workers read what the server is changing."""
         return True
+
+    def as_run(self) -> Engine:
+        """The engine that a result holds, and saves: itself, unless what it ran with is not plain data."""
+        return self
 
     @abstractmethod
     def n_workers(self, placement: Placement) -> int:

@@ -5,6 +5,8 @@ Rules of this file:
 - replies come in the recorded order with the recorded times and workers; payloads are computed anew;
 - a trace that does not fit (another rule, problem or seed) is an error at the first row that differs,
   never a silent other run;
+- where versions were prescribed (`Prescribed`), points come from the versions in the trace, not from those at which tasks
+  were issued; versions of each replica are not in a trace, so the engine that drew them must be given;
 - same library versions and the same kind of CPU give the same bits.
 """
 
@@ -13,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine, Placement
@@ -24,6 +28,12 @@ from tardigrad.core.stopping import Status
 from tardigrad.core.task import Ended, Points, Reply, Task
 from tardigrad.core.trace import COLUMNS, Trace
 from tardigrad.core.worker import WorkerHalf
+from tardigrad.engines.kept_points import KeptPoints
+from tardigrad.engines.prescribed import FOR_ALL, FOR_EACH, Prescribed
+from tardigrad.engines.reads import GivenVersions
+
+#: rows of a trace that are made Python objects at a time
+ROWS = 2**16
 
 
 class Replay(Engine):
@@ -33,35 +43,63 @@ class Replay(Engine):
     ----------
     trace : Trace
         Of a run of the same rule on the same problem with the same seed, on whichever engine.
+    prescribed : Prescribed, optional
+        The engine of the run (``result.engine``), where each replica read a version of its own.
+
+    Raises
+    ------
+    InvalidInputError
+        If the trace is none, or is of such a run and `prescribed` is missing.
+    ReplayError
+        While the run goes on: at the first row that does not fit.
     """
 
     ends_by_itself = True
 
-    def __init__(self, trace: Trace) -> None:
+    def __init__(self, trace: Trace, prescribed: Prescribed | None = None) -> None:
         if not isinstance(trace, Trace):
             raise InvalidInputError(
                 f"Replay needs a trace, such as result.trace, not {trace!r}; tardigrad.replay takes a result"
             )
+        if not (prescribed is None or isinstance(prescribed, Prescribed)):
+            raise InvalidInputError(f"Replay takes the Prescribed engine of the run, such as result.engine, not {prescribed!r}")
         self.trace = trace
+        self.prescribed = prescribed
+        mark = int(trace["worker"][0]) if len(trace) else 0
+        if prescribed is None and mark == FOR_EACH:
+            raise InvalidInputError(
+                "in this run each replica read a version of its own, which a trace does not hold: use tardigrad.replay(result),"
+                " or Replay(result.trace, result.engine)"
+            )
+        self._is_prescribed = mark in (FOR_ALL, FOR_EACH)
 
     def fields(self) -> dict[str, Any]:
-        return {"trace": self.trace}
+        return {"trace": self.trace, "prescribed": self.prescribed}
 
     def n_workers(self, placement: Placement) -> int:
-        return len(set(self.trace["worker"].tolist())) or 1
+        return len(np.unique(self.trace["worker"])) or 1
 
     def open(self, half: WorkerHalf, placement: Placement) -> None:
         self._answer = half.open()
-        self._rows = self.trace.table.tolist()
+        self._n_rows = len(self.trace)
+        self._rows: list[tuple[Any, ...]] = []
         self._next = 0
         self._jobs: dict[int, tuple[Task, int, Points]] = {}
         self._version = -1
         self._points: Points = ()
         self._now = 0.0
+        self._kept: KeptPoints | None = None
+        if self.prescribed is not None:
+            self._kept = self.prescribed.points_for(half.seed)
+        elif self._is_prescribed:
+            self._kept = KeptPoints(versions_by_update(self.trace), None, half.seed)
 
     def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
         if version != self._version:
-            self._points = points if fresh else tuple([point.copy() for point in points])
+            if self._kept is None:
+                self._points = points if fresh else tuple([point.copy() for point in points])
+            else:
+                self._kept.offer(version, points, fresh)
             self._version = version
         self._jobs[task.id] = (task, version, self._points)
 
@@ -69,27 +107,53 @@ class Replay(Engine):
         self._jobs.pop(task_id, None)
 
     def next(self, timeout: float) -> Reply | Ended:
-        if self._next == len(self._rows):
+        place = self._next % ROWS
+        if not place:  # a row is 0.5 kB as Python objects
+            self._rows = self.trace.table[self._next : self._next + ROWS].tolist()
+        if self._next == self._n_rows:
             return Ended(f"the recorded trace ends here, after {self._next} replies")
-        row = self._rows[self._next]
+        row = self._rows[place]
         number, client, worker, version_read = row[:4]
         job = self._jobs.pop(number, None)
-        if job is None or (job[0].client, job[1]) != (client, version_read):
-            found = "no such task is open" if job is None else f"here it is of client {job[0].client} at version {job[1]}"
-            raise ReplayError(
-                f"row {self._next} of the trace answers task {number} of client {client} at version {version_read};"
-                f" {found}: the trace belongs to another rule, problem or seed"
-            )
+        if job is None:
+            raise self._misfit("no such task is open")
         task, version, points = job
+        if self._kept is not None:
+            try:
+                version, points = self._kept.next()
+            except InvalidInputError as error:
+                raise self._misfit(f"but here {error}") from None
+        if (task.client, version) != (client, version_read):
+            raise self._misfit(f"here it is of client {task.client} at version {version}")
         self._next += 1
         self._now = row[9]
         return Reply(task, version, self._answer(task, points), worker, *row[6:10])
+
+    def _misfit(self, found: str) -> ReplayError:
+        number, client, _, version = self._rows[self._next % ROWS][:4]
+        return ReplayError(
+            f"row {self._next} of the trace answers task {number} of client {client} at version {version};"
+            f" {found}: the trace belongs to another rule, problem or seed"
+        )
 
     def now(self) -> float:
         return self._now
 
     def close(self) -> None:
         self._jobs = {}
+        self._rows = []
+        self._kept = None
+
+
+def versions_by_update(trace: Trace) -> GivenVersions:
+    """The version that each update read, from the trace of a run in which all replicas read the same one."""
+    applied, read = trace["version_applied"], trace["version_read"]
+    versions = np.arange(int(applied.max()) + 1)  # no reply was applied at the versions that are not in the trace
+    versions[applied] = read
+    try:
+        return GivenVersions(versions)
+    except InvalidInputError as error:
+        raise ReplayError(f"the trace is not one of a run with prescribed versions: {error}") from None
 
 
 @dataclass
@@ -147,7 +211,7 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
     again = run(
         recorded.rule,
         problem,
-        Replay(recorded.trace),
+        Replay(recorded.trace, _prescribed(recorded.engine)),
         stop=None,
         x0=recorded.x0,
         seed=recorded.seed,
@@ -160,6 +224,13 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         raise KeyboardInterrupt
     difference = _first_difference(recorded, again)
     return Replayed(not difference, difference, again)
+
+
+def _prescribed(engine: Engine) -> Prescribed | None:
+    """The engine that drew a version for each replica, where one did: also that of a run which was a replay itself."""
+    if isinstance(engine, Replay):
+        return engine.prescribed
+    return engine if isinstance(engine, Prescribed) and engine.by_replica else None
 
 
 def _first_difference(a: Result, b: Result) -> str:
