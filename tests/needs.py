@@ -13,6 +13,10 @@ needs_torch = pytest.mark.skipif(
     not _CI and importlib.util.find_spec("torch") is None, reason="torch is not installed: pip install 'tardigrad[torch]'"
 )
 
+needs_pandas = pytest.mark.skipif(
+    not _CI and importlib.util.find_spec("pandas") is None, reason="pandas is not installed: pip install 'tardigrad[test]'"
+)
+
 
 def needs_data(name):
     """Skip a test where the files of the data set `name` are not found."""

@@ -70,9 +70,50 @@ def test_replay_that_differs_says_where_and_fails(tmp_path):
     assert "the replay differs: the final states differ" in done.stdout
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    timing = td.PerClient([1.0, 1.0, 1.0, 8.0])
+    result = td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(timing), stop=td.MaxUpdates(1000))
+    result.save(folder)
+    return folder, result.trace
+
+
+def test_trace_for_people(saved):
+    folder, trace = saved
+    done = tardigrad("trace", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{trace.summary()}\n{trace.growth()}\n{trace.delay_factor()}\n"
+    assert "c = 6.25" in done.stdout
+
+
+def test_trace_as_json_and_for_other_programs(saved, tmp_path):
+    folder, trace = saved
+    done = tardigrad("trace", folder, "--json", "--chrome", tmp_path / "run.json", "--csv", tmp_path / "run.csv")
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert set(found) == {"summary", "growth", "delay_factor"}
+    assert found["summary"]["staleness_max"] == 24
+    assert found["delay_factor"]["updates"] == {"0": 8, "1": 8, "2": 8, "3": 1}
+    assert found["growth"]["exponent"] == trace.growth().exponent
+    assert len(json.loads((tmp_path / "run.json").read_text())["traceEvents"]) > 1000
+    assert len((tmp_path / "run.csv").read_text().splitlines()) == 1001
+
+
+def test_trace_of_a_file_writes_what_is_not_known_as_null(tmp_path):
+    td.Trace.from_rows([], updates=0).save(tmp_path / "t.npz")
+    done = tardigrad("trace", tmp_path / "t.npz", "--json")
+    found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found["growth"]["exponent"] is None
+    assert found["delay_factor"]["c"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (("trace", "/nonexistent"), "cannot read /nonexistent: No such file"),
+        (("trace", "/"), "holds no saved run"),
+        (("trace",), "Missing argument"),
         (("replay", "/nonexistent"), "holds no saved run"),
         (("bench", "nothing"), "unknown benchmark 'nothing': choose one of simulator"),
         (("demo", "--data", "mnist"), "the demo knows the data sets fashion-mnist and digits, not 'mnist'"),
@@ -88,6 +129,14 @@ def test_errors_are_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
     assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
     assert done.stdout == ""
+
+
+def test_a_file_that_cannot_be_written_is_one_message(saved):
+    for option in ("--chrome", "--csv"):
+        done = tardigrad("trace", saved[0], option, "/dev/null/x")
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.startswith("tardigrad: cannot write /dev/null/x: ")
+        assert done.stderr.count("\n") == 1
 
 
 def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):

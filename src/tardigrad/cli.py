@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import importlib
 import json
+import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -102,6 +104,35 @@ def resume(
     typer.echo(json.dumps(report) if as_json else f"{run}: {result.message}")
     if result.status is Status.INTERRUPTED:
         raise typer.Exit(130)
+
+
+@app.command()
+def trace(
+    run: Annotated[Path, typer.Argument(help="Folder of a saved run, or a file that Trace.save wrote.")],
+    chrome: Annotated[Path | None, typer.Option(help="Write the Chrome trace format, for ui.perfetto.dev.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="Write the rows as comma-separated values.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Staleness, its growth, and how uneven the workers of a saved run were; its trace for other programs."""
+    from tardigrad.core.trace import Trace
+
+    found = Trace.load(run)
+    parts: dict[str, Any] = {"summary": found.summary(), "growth": found.growth(), "delay_factor": found.delay_factor()}
+    if chrome is not None:
+        found.to_chrome(chrome)
+    if csv is not None:
+        found.to_csv(csv)
+    if as_json:
+        typer.echo(json.dumps({name: _plain(asdict(part)) for name, part in parts.items()}))
+    else:
+        typer.echo("\n".join(map(str, parts.values())))
+
+
+def _plain(value: Any) -> Any:
+    """A tree for JSON, which has no nan."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command()

@@ -62,6 +62,20 @@ def test_an_atomic_write_makes_the_file_and_leaves_no_other(tmp_path):
     assert os.listdir(tmp_path) == ["a.bin"]
 
 
+def test_content_in_pieces_is_one_file_or_none(tmp_path):
+    write_atomic(tmp_path / "a.bin", (bytes([i]) * i for i in range(4)))
+    assert (tmp_path / "a.bin").read_bytes() == b"\x01\x02\x02\x03\x03\x03"
+
+    def broken():
+        yield b"new"
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomic(tmp_path / "a.bin", broken())
+    assert os.listdir(tmp_path) == ["a.bin"]
+    assert len((tmp_path / "a.bin").read_bytes()) == 6
+
+
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["disk full", "Ctrl-C"])
 @pytest.mark.parametrize("step", ["fsync", "replace"])
 def test_a_write_that_fails_leaves_the_old_file_and_no_temporary_one(tmp_path, monkeypatch, step, error):

@@ -7,8 +7,11 @@ import pickle
 import numpy as np
 import pytest
 
+import tardigrad as td
+from tardigrad.core.delays import DelayFactor, delay_factor
 from tardigrad.core.errors import RunFileError
 from tardigrad.core.files import FORMAT, pack_arrays
+from tardigrad.core.growth import Growth
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.recorder import Recorder
 from tardigrad.core.trace import COLUMNS, Trace
@@ -175,6 +178,45 @@ def test_a_truncated_file_is_named(trace, tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(RunFileError, match=r"cannot read .*none\.npz: No such file"):
         Trace.load(tmp_path / "none.npz")
+
+
+def test_the_trace_of_a_saved_run_is_loaded_from_its_folder(small_problem, tmp_path):
+    result = td.run(td.AsyncSGD(0.1), small_problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9))
+    folder = result.save(tmp_path / "run")
+    assert same_bits(Trace.load(folder), result.trace)
+    (part,) = folder.glob("trace-*.npz")
+    part.write_bytes(Trace.from_rows(ROWS, updates=3).to_bytes())
+    with pytest.raises(RunFileError, match=r"trace-0-9-[0-9a-f]+\.npz .* is not the file that run\.json describes"):
+        Trace.load(folder)
+    with pytest.raises(RunFileError, match="holds no saved run"):
+        Trace.load(tmp_path)
+
+
+def test_a_run_without_its_trace_is_named(small_problem, tmp_path):
+    td.run(td.AsyncSGD(0.1), small_problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9)).save(tmp_path)
+    header = json.loads((tmp_path / "run.json").read_text())
+    del header["files"]["trace-0-9"]
+    (tmp_path / "run.json").write_text(json.dumps(header))
+    with pytest.raises(RunFileError, match=r"run\.json does not say which files belong to it \(KeyError\('trace-0-9'\)\)"):
+        Trace.load(tmp_path)
+
+
+def test_measures_of_a_trace_are_those_of_its_columns(trace):
+    assert trace.delay_factor() == delay_factor(trace["version_read"], trace["version_applied"], trace["worker"])
+    assert trace.delay_factor().delta_a == 3
+    assert np.isnan(trace.growth().exponent)
+    # the second job of worker 0 was issued at 1.5; worker 4 had nothing else; the last was issued at 3
+    assert trace.occupancy().tolist() == [1.5, 1.5, 7.0, 5.0]
+
+
+def test_measures_for_people():
+    found = Growth(0.5, 0.01, 2.0, 0.6, 3, 10, 100)
+    assert str(found) == "growth of staleness: exponent 0.5 +- 0.01 (client 3), scale 2, of its record 0.6; from 100 replies"
+    found = DelayFactor(6.25, 25, 4, {0: 24, 1: 1}, 5.0)
+    assert (
+        str(found)
+        == "delay factor: c = 6.25 (25 updates in the slowest delay, 4 workers), 5 for the mean delay of the slowest worker"
+    )
 
 
 def test_a_trace_is_not_saved_below_a_regular_file(trace, tmp_path):

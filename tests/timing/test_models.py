@@ -8,6 +8,8 @@ import pytest
 import scipy.integrate
 from scipy import stats
 
+import tardigrad as td
+from tardigrad.benchmarks.simulator import Identity
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.trace import Trace
@@ -179,10 +181,77 @@ def test_a_client_that_never_answered_takes_its_durations_from_all():
     assert found.tolist() == [1.0, 1.0, 1.5, 1.5, 2.0, 2.0, 3.0, 3.0]
 
 
-def test_durations_from_a_trace_are_finish_minus_start():
-    rows = [(0, 1, 0, 0, 0, 2, 0.0, 0.5, 1.5, 9.0), (1, 0, 1, 0, 1, 2, 0.0, 0.0, 4.0, 10.0)]
-    model = FromTrace(Trace.from_rows(rows, updates=2))
-    assert (model.duration(0, 0.0, 0.5), model.duration(1, 0.0, 0.5)) == (4.0, 1.0)
+def test_durations_from_a_trace_are_occupancies_or_computations():
+    rows = [
+        (0, 1, 0, 0, 0, 2, 0.0, 0.5, 1.5, 9.0),
+        (1, 0, 1, 0, 1, 2, 0.0, 0.0, 4.0, 10.0),
+        (2, 1, 0, 1, 2, 2, 9.5, 10, 12, 13.0),
+    ]
+    trace = Trace.from_rows(rows, updates=2)
+    for model in (FromTrace(trace), FromTrace(trace, "occupancy")):
+        assert durations(model, 0, [0.2, 0.8]).tolist() == [10.0, 10.0]
+        assert durations(model, 1, [0.2, 0.8]).tolist() == [4.0, 9.0]
+    model = FromTrace(trace, measure="computation")
+    assert durations(model, 0, [0.2, 0.8]).tolist() == [4.0, 4.0]
+    assert durations(model, 1, [0.2, 0.8]).tolist() == [1.0, 2.0]
+
+
+@pytest.mark.parametrize("measure", ["finished", None, 1])
+def test_from_trace_knows_two_measures(measure):
+    with pytest.raises(InvalidInputError, match=r"FromTrace\.measure must be one of occupancy, computation, not"):
+        FromTrace([[0, 1.0]], measure=measure)
+
+
+def cluster(n_workers, n_replies, barrier=False):
+    """The trace of a cluster with transport and a server that handles one reply after another, and its updates a second.
+
+    A job takes an exponential time with mean 1, a way 0.2 s, the server 0.15 s a reply.
+    """
+    rng = np.random.default_rng(8)
+    rows, version, issued, server_free = [], 0, n_workers, 0.0
+    # time of arrival, worker, task, version read, submitted, started, finished
+    jobs = []
+
+    def send(worker, task, now):
+        start = now + 0.2
+        finish = start + rng.exponential()
+        jobs.append((finish + 0.2, worker, task, version, now, start, finish))
+
+    for worker in range(n_workers):
+        send(worker, worker, 0.0)
+    answered = 0
+    while len(rows) < n_replies:
+        jobs.sort()
+        arrival, worker, task, read, submitted, started, finished = jobs.pop(0)
+        received = max(arrival, server_free)
+        rows.append((task, worker, worker, read, version, n_workers, submitted, started, finished, received))
+        server_free = received + 0.15
+        answered += 1
+        if not barrier:
+            version += 1
+            send(worker, issued, server_free)
+            issued += 1
+        elif answered % n_workers == 0:
+            version += 1
+            for one in range(n_workers):
+                send(one, issued, server_free)
+                issued += 1
+    return Trace.from_rows(rows, updates=version), version / rows[-1][-1]
+
+
+@pytest.mark.parametrize(("barrier", "within"), [(False, 0.03), (True, 0.15)])
+@pytest.mark.parametrize("n_workers", [1, 4])
+def test_simulations_with_occupancies_predict_the_rate_of_a_cluster(n_workers, barrier, within):
+    trace, measured = cluster(n_workers, 4000, barrier)
+    rule = td.SyncSGD(1e-9) if barrier else td.AsyncSGD(1e-9)
+
+    def predicted(measure):
+        engine = td.Simulated(FromTrace(trace, measure), workers=n_workers)
+        again = td.run(rule, Identity(n_workers, 1), engine, stop=td.MaxUpdates(trace.updates)).trace
+        return again.summary().updates_per_s
+
+    assert predicted("occupancy") == pytest.approx(measured, rel=within)
+    assert predicted("computation") > 1.25 * measured
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 1000, 4097])

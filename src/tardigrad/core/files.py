@@ -20,7 +20,7 @@ import os
 import re
 import secrets
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,13 +38,13 @@ _OURS = re.compile(rf"-[0-9a-f]{{{_DIGITS}}}\.npz$")
 _READINGS = 5
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write `content` to `path` so that no reader ever sees a part of it."""
+def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
+    """Write `content`, whole or in pieces, to `path` so that no reader ever sees a part of it."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         try:
             with temporary.open("xb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -139,13 +139,14 @@ class RunFolder:
                     path.unlink()
 
 
-def read_folder(folder: Path) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
-    """The header and the arrays of each part that `RunFolder` wrote."""
+def read_folder(folder: Path, listed: str | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:
+    """The header and the arrays of each part that `RunFolder` wrote, or only of those in a list of the header."""
     for _ in range(_READINGS):
         header = read_header(folder)
         parts = {}
         try:
-            for name, part in header["files"].items():
+            for name in header["files"] if listed is None else header[listed]:
+                part = header["files"][name]
                 parts[name] = _read_part(folder / part["file"], part["sha256"])
         except (TypeError, KeyError) as error:
             raise RunFileError(

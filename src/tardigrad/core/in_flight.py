@@ -69,8 +69,7 @@ class InFlight(Plain):
             for t, version, number, worker, *times in rows
         ]
         jobs = np.sort(np.array(table, _JOB), order="number")
-        kept = {version: points[version] for version in sorted(set(jobs["version"].tolist()))}
-        return cls(clock, jobs, list(kinds), kept, submissions)
+        return cls(clock, jobs, list(kinds), dict(points), submissions)
 
     def tasks(self) -> Iterator[tuple[Task, dict[str, Any]]]:
         """Each task, with the other entries of its row."""

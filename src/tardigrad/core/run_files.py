@@ -25,7 +25,7 @@ from tardigrad.core.plain import decode, encode
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Status
 from tardigrad.core.task import Array
-from tardigrad.core.trace import Trace, columns_of, table_of
+from tardigrad.core.trace import Trace, columns_of
 
 if TYPE_CHECKING:
     from tardigrad.core.result import Result
@@ -142,8 +142,7 @@ def read_run(folder: Path, problem: Problem | None = None) -> dict[str, Any]:
     try:
         arrays = parts[_ARRAYS]
         values = {name: decode(header["run"][name], arrays) for name in _PLAIN}
-        tables = [table_of(parts[name], folder / name) for name in header["trace"]]
-        trace = Trace(np.concatenate(tables) if tables else Trace.from_rows([], 0).table, int(header["updates"]))
+        trace = Trace.from_parts(header, parts, folder)
         history = History.from_columns([parts[name] for name in header["history"]], parts.get(_MEASURES, {}))
         fingerprint, status = header["fingerprint"], Status(header["status"])
         tree, made = header["problem"], dict(header["made_with"])

@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.delays import DelayFactor, delay_factor, occupancy
 from tardigrad.core.errors import RunFileError
-from tardigrad.core.files import FORMAT, pack_arrays, unpack_arrays, write_atomic
+from tardigrad.core.files import FORMAT, pack_arrays, read_folder, unpack_arrays, write_atomic
+from tardigrad.core.growth import Growth, growth
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array
+from tardigrad.core.trace_export import chrome_events, csv_lines, frame
 
 #: the columns of a trace, in order; times are seconds since the start of the run
 COLUMNS = {
@@ -161,6 +164,46 @@ class Trace(Plain):
             utilisation=dict(zip(workers.tolist(), share.tolist(), strict=True)),
         )
 
+    def growth(self) -> Growth:
+        """How staleness grows with the version read; see `tardigrad.core.growth.growth` for what it can tell."""
+        return growth(self["version_read"], self.staleness, self["client"], self._unanswered())
+
+    def _unanswered(self) -> Array:
+        """Versions read by tasks that have no row though later ones have: at most so many as were in flight."""
+        order = np.argsort(self["task"])
+        tasks = self["task"][order]
+        gaps = np.diff(tasks, prepend=-1) - 1
+        if not len(self) or gaps.sum() >= self["in_flight"].max():
+            return np.empty(0, np.int64)  # tasks were cancelled too: which ones is not recorded
+        # the task issued next read the same version or a later one
+        return np.repeat(self["version_read"][order], gaps)
+
+    def delay_factor(self) -> DelayFactor:
+        """How uneven the workers are, c = delta_a / tau; see `tardigrad.core.delays.delay_factor`."""
+        return delay_factor(self["version_read"], self["version_applied"], self["worker"])
+
+    def occupancy(self) -> Array:
+        """Seconds that each job kept its worker; see `tardigrad.core.delays.occupancy`."""
+        names = ("version_read", "version_applied", "worker", "submitted", "received")
+        return occupancy(*(self[name] for name in names))
+
+    def to_chrome(self, path: str | Path) -> None:
+        """Write the Chrome trace format, which https://ui.perfetto.dev and chrome://tracing open.
+
+        A track a worker, with a slice a job: from when the worker could have begun it to when its reply was received,
+        the computation inside it; and counters of staleness and tasks in flight. A million replies make
+        about 400 MB. Raises `RunFileError` if the file cannot be written.
+        """
+        write_atomic(Path(path), chrome_events(self))
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write the columns and the staleness as comma-separated values, a line a reply."""
+        write_atomic(Path(path), csv_lines(self))
+
+    def to_pandas(self) -> Any:
+        """A pandas frame of the columns and the staleness; pandas must be installed."""
+        return frame(self)
+
     def to_bytes(self) -> bytes:
         """The content of the file that `save` writes."""
         header = json.dumps({"format": FORMAT, "updates": self.updates, "times": "seconds since the start of the run"})
@@ -182,14 +225,22 @@ class Trace(Plain):
             raise RunFileError(f"{path} has format {written}, this version reads up to {FORMAT}: upgrade tardigrad")
         return cls(table, updates)
 
+    @classmethod
+    def from_parts(cls, header: Mapping[str, Any], parts: Mapping[str, Mapping[str, Array]], folder: Path) -> Trace:
+        """Of the stretches in which a run's folder holds it."""
+        tables = [table_of(parts[name], folder / name) for name in header["trace"]]
+        return cls(np.concatenate(tables) if tables else np.empty(0, ROW), int(header["updates"]))
+
     def save(self, path: str | Path) -> None:
         """Write one npz file, atomically."""
         write_atomic(Path(path), self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read a file that `save` wrote."""
+        """Read a file that `save` wrote, or the trace in the folder of a saved run."""
         path = Path(path)
+        if path.is_dir():
+            return cls.from_parts(*read_folder(path, "trace"), path)
         try:
             content = path.read_bytes()
         except OSError as error:

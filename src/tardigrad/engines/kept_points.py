@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import inf
 from typing import Any
 
@@ -62,6 +63,16 @@ class KeptPoints:
 
     def __len__(self) -> int:
         return len(self._kept)
+
+    def points(self) -> dict[int, Points]:
+        """What is kept, by version."""
+        return dict(self._kept)
+
+    def take_up(self, newest: int, kept: Mapping[int, Points]) -> None:
+        """Go on from what `points` gave when `newest` was the newest version."""
+        if newest >= 0:
+            self._enter(newest - newest % BLOCK)
+            self.newest, self._kept = newest, dict(kept)
 
     def offer(self, version: int, points: Points, fresh: bool) -> None:
         """The rule's points at a version later than the newest; copied if they are to be read, unless fresh."""

@@ -10,10 +10,12 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Container
 from typing import Any
 
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.in_flight import InFlight
 from tardigrad.core.task import Array, Ended, Points, Reply, Task
 from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
@@ -159,6 +161,18 @@ class Prescribed(Engine):
 
     def now(self) -> float:
         return self._clock
+
+    def in_flight(self, wanted: Container[int]) -> InFlight:
+        # every job reads the newest version or whatever is prescribed then: its own says which version was the newest
+        jobs = [(task, self._version, submitted) for task, submitted in self._waiting if task.id in wanted]
+        return InFlight.of(self._clock, jobs, self._kept.points())
+
+    def take_up(self, saved: InFlight) -> None:
+        self._clock = saved.clock
+        for task, row in saved.tasks():
+            self._version = row["version"]
+            self._waiting.append((task, row["submitted"]))
+        self._kept.take_up(self._version, saved.points)
 
     def close(self) -> None:
         self._waiting = deque()

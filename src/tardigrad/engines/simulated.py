@@ -164,13 +164,14 @@ class Simulated(Engine):
         points: dict[int, Points] = {}
         rows = []
         for finish, number, worker, start, task, version, at, submitted in self._heap:
-            points[version] = at
-            rows.append((task, version, number, worker, submitted, start, finish))
+            if task.id in wanted:
+                points[version] = at
+                rows.append((task, version, number, worker, submitted, start, finish))
         for waiting in self._waiting.values():
             for task, version, at, submitted, number in waiting:
-                points[version] = at
-                rows.append((task, version, number, -1, submitted, nan, nan))
-        rows = [row for row in rows if row[0].id in wanted]
+                if task.id in wanted:
+                    points[version] = at
+                    rows.append((task, version, number, -1, submitted, nan, nan))
         return InFlight.of_rows(self._clock, rows, points, self._submissions)
 
     def take_up(self, saved: InFlight) -> None:

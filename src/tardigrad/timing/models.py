@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -208,6 +208,9 @@ class RandomStragglers(Timing):
         self.base.check(n_clients)
 
 
+Measure = Literal["occupancy", "computation"]
+
+
 class FromTrace(Timing):
     """Durations drawn from those that each client showed in a recorded run.
 
@@ -215,6 +218,16 @@ class FromTrace(Timing):
     ----------
     trace : Trace or array (n_replies, 2)
         A trace, or rows of client and seconds. A client that never answered takes its durations from all clients'.
+    measure : {"occupancy", "computation"}
+        Which seconds of a trace. "occupancy" is how long a job kept its worker from the next one: computation, transport
+        and the server's own time; with it `Simulated` with as many workers predicts the run's updates a second.
+        "computation" is what the worker needed alone: to inject into real workers, which add the rest themselves.
+        Of no effect on rows.
+
+    Notes
+    -----
+    A prediction for more workers than were measured leaves out that they queue for the server: jobs of one worker
+    hold the server's time, but simulated servers answer all workers at once.
 
     Examples
     --------
@@ -223,9 +236,12 @@ class FromTrace(Timing):
     [1.0, 3.0]
     """
 
-    def __init__(self, trace: Trace | Array) -> None:
+    def __init__(self, trace: Trace | Array, measure: Measure = "occupancy") -> None:
+        if measure not in get_args(Measure):
+            raise InvalidInputError(f"FromTrace.measure must be one of {', '.join(get_args(Measure))}, not {measure!r}")
         if isinstance(trace, Trace):
-            trace = np.column_stack([trace["client"], trace["finished"] - trace["started"]])
+            seconds = trace.occupancy() if measure == "occupancy" else trace["finished"] - trace["started"]
+            trace = np.column_stack([trace["client"], seconds])
         try:
             rows = np.asarray(trace, float)
         except (TypeError, ValueError):
