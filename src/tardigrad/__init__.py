@@ -18,6 +18,7 @@ _MODULE_OF = {
         "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError WorkerError",
         "core.engine": "Engine Placement",
         "core.observers": "History JSONLines Observer Progress",
+        "core.in_place": "InPlaceRule InPlaceState",
         "core.problem": "Problem",
         "core.result": "Result",
         "core.resume": "resume",
@@ -39,6 +40,7 @@ _MODULE_OF = {
         "problems.partition": "Dirichlet Given Iid Shards Shared",
         "problems.regularizers": "L2 SmoothNonconvex",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
+        "rules.hogwild": "Hogwild",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()

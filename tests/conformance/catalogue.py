@@ -1,6 +1,7 @@
 """Every rule with settings that exercise its options, and every engine; the suite crosses them."""
 
 import numpy as np
+from block_rule import BlockDescent
 from odd_rule import OddRule
 
 import tardigrad as td
@@ -15,6 +16,9 @@ RULES = {
     "AsyncSGD, uniform, decreasing": lambda: td.AsyncSGD(td.PowerStep(0.2, 0.5), next_client="uniform"),
     "AsyncSGD, shuffled, momentum": lambda: td.AsyncSGD(0.05, next_client="shuffled", momentum=0.5),
     "AsyncSGD, delay-adaptive sweep": lambda: td.AsyncSGD([0.05, 0.1], delay_adaptive=True),
+    "Hogwild": lambda: td.Hogwild(0.1),
+    "Hogwild, sweep": lambda: td.Hogwild([0.05, 0.1]),
+    "blocks, in place": BlockDescent,
     "a rule of a user": OddRule,
 }
 

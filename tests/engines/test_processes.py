@@ -399,3 +399,49 @@ def test_a_module_that_starts_a_run_when_it_is_imported_is_no_fork_bomb(tmp_path
     done = subprocess.run([sys.executable, "-c", "import unguarded"], capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 1
     assert "starts a run when it is imported. Put that run under `if __name__ == '__main__':`" in done.stderr
+
+
+def test_workers_read_the_live_point_where_the_rule_updates_it_in_place():
+    """With one worker and one task in flight nothing is written while it reads: the same bits as with snapshots."""
+    problem = Wide(1, 40_000)
+    results = [
+        td.run(td.AsyncSGD(0.1), problem, td.Processes(1, points=points), stop=td.MaxUpdates(30))
+        for points in ("snapshot", "live")
+    ]
+    assert results[0].x.tobytes() == results[1].x.tobytes()
+    assert td.replay(results[0]).identical
+    with pytest.raises(td.ReplayError, match=r"cannot be replayed: .*points='live'"):
+        td.replay(results[1])
+
+
+def test_small_points_are_snapshots_also_where_live_ones_are_asked_for():
+    result = run(engine=td.Processes(2, points="live"))
+    assert result.x.shape == (5,)
+    assert np.isfinite(result.x).all()
+
+
+def test_a_live_run_goes_on_from_its_checkpoint(tmp_path):
+    engine, problem = td.Processes(2, points="live"), Wide(2, 40_000)
+    td.run(td.AsyncSGD(0.1), problem, engine, stop=td.MaxUpdates(20), checkpoint=tmp_path)
+    result = td.resume(tmp_path, stop=td.MaxUpdates(200))
+    assert result.trace.updates == len(result.trace) == 200
+    assert np.abs(result.x - 1).max() < 0.1
+
+
+@pytest.mark.parametrize("points", ["alive", None])
+def test_bad_kind_of_points(points):
+    with pytest.raises(td.InvalidInputError, match="points must be 'snapshot' or 'live'"):
+        td.Processes(2, points=points)
+
+
+class Wide(td.Problem):
+    """Exact gradients of |x - 1|^2 / 2 in many variables."""
+
+    def __init__(self, n_clients, dim):
+        self.n_clients, self.dim = n_clients, dim
+
+    def fields(self):
+        return {"n_clients": self.n_clients, "dim": self.dim}
+
+    def gradient(self, client, x, sample=None):
+        return x - 1.0

@@ -24,6 +24,7 @@ from tardigrad.core.checkpoint import Checkpoint, Keeper
 from tardigrad.core.checks import as_observers, check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError, RunFileError, WorkerError
+from tardigrad.core.free_loop import FreeLoop, check_free
 from tardigrad.core.loop import Loop
 from tardigrad.core.observers import History, Observer
 from tardigrad.core.problem import Problem
@@ -142,6 +143,8 @@ def run(
     rule = rule.configure(problem, concurrency, max_staleness)
     start = starting_point(x0, problem, rule, replicas)
     check_measures(bounds, problem, start)
+    if engine.lock_free:
+        check_free(rule, start)
     seed, kept = check_seed(seed), Checkpoint.of(checkpoint)
     setup = Setup(
         rule, problem, engine, stop, start, seed, concurrency, max_staleness, replicas, snapshot_every, checkpoint=kept
@@ -194,7 +197,9 @@ class _Session:
         with watch:
             half = WorkerHalf(setup.rule, problem, setup.seed, setup.replicas)
             setup.engine.open(half, Placement(problem.n_clients, problem.shared_data))
-            self.loop = loop = Loop(setup.rule, setup.engine, self.bounds, watch, interrupted)
+            self.loop = loop = (FreeLoop if setup.engine.lock_free else Loop)(
+                setup.rule, setup.engine, self.bounds, watch, interrupted
+            )
             if self.keeper is not None:
                 watch.keep(self.keeper, lambda: (self.unfinished(), loop.recorder))
             try:

@@ -17,8 +17,9 @@ from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tardigrad.core.errors import RunFileError
+from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.in_flight import InFlight
+from tardigrad.core.in_place import InPlaceState
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array, Ended, Lost, Points, Reply, Task
 from tardigrad.core.worker import WorkerHalf
@@ -37,6 +38,8 @@ class Engine(Plain):
 
     #: whether runs end without a stopping condition (a recorded trace does)
     ends_by_itself: bool = False
+    #: whether workers write to the iterate themselves (`run_free`), without a server
+    lock_free: bool = False
     #: what went wrong since `open`: dicts with seconds, kind ("died", "raised", "slow"), worker, task, and text for people
     incidents: Sequence[dict[str, Any]] = ()
 
@@ -87,6 +90,13 @@ class Engine(Plain):
     def take_up(self, saved: InFlight) -> None:
         """Go on from what `in_flight` gave, right after `open`, instead of the rule's first tasks."""
         raise RunFileError(f"runs cannot be resumed on {type(self).__name__}: it does not define take_up")
+
+    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, seconds: float) -> None:
+        """Let workers apply an in-place rule to `blocks` until the state's version is `until`, or the time is over.
+
+        Counts updates in the state, in all and by worker.
+        """
+        raise InvalidInputError(f"{type(self).__name__} has no lock-free runs")
 
     @abstractmethod
     def close(self) -> None:

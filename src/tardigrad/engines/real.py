@@ -86,6 +86,10 @@ class RealEngine(Engine):
         names = ("workers", "timing", "deadline", "reassign")
         return {name: getattr(self, name) for name in names}
 
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.fields().items() if value)
+        return f"{type(self).__name__}({given})"
+
     def n_workers(self, placement: Placement) -> int:
         return self.workers if self.workers is not None else min(cores(), placement.n_clients)
 

@@ -188,7 +188,7 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
     Raises
     ------
     ReplayError
-        If the trace does not fit the rule, the problem or the seed.
+        If the trace does not fit the rule, the problem or the seed, or workers read live points.
     RunFileError
         If the run cannot be read.
 
@@ -205,6 +205,11 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         recorded = Result.load(recorded, problem)
     if not isinstance(recorded, Result):
         raise InvalidInputError(f"expected a Result or the folder of a saved run, not {recorded!r}")
+    if not recorded.engine.replays:
+        raise ReplayError(
+            f"this run cannot be replayed: its workers read the iterate while it was being changed ({recorded.engine!r}), and"
+            " what they saw is in no trace"
+        )
     problem = problem or recorded.problem
     if problem is None:
         raise RunFileError("the run was saved without its problem: pass it, tardigrad.replay(run, problem=...)")

@@ -4,21 +4,26 @@ Rules of this file:
 
 - NumPy and BLAS leave the interpreter to other threads while they compute; Python code does not;
 - points are copied once a version and shared by all that read them, so every run replays bit for bit;
+- lock-free, workers read and write the iterate themselves; they draw tasks by number from one counter, so
+  each is done once;
 - a thread cannot be killed: `close` waits until each has done what it is at.
 """
 
 from __future__ import annotations
 
 import threading
+import time
 import traceback
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from tardigrad.core.errors import WorkerError
-from tardigrad.core.task import Points
+from tardigrad.core.errors import InvalidInputError, WorkerError
+from tardigrad.core.in_place import InPlaceState
+from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
+from tardigrad.engines.free_worker import FreeWorker, Slice
 from tardigrad.engines.real import RealEngine
 from tardigrad.engines.work import at_work, doing
 
@@ -36,6 +41,9 @@ class Threads(RealEngine):
         Seconds after which a worker that is still at a task is reported as slow.
     reassign : bool
         Whether a task that missed the deadline is given to another worker too; the first answer counts.
+    lock_free : bool
+        Whether workers write to the iterate themselves, for in-place rules (`Hogwild`): no server, no trace, no
+        replay. Deadlines do not apply.
 
     Notes
     -----
@@ -58,10 +66,21 @@ class Threads(RealEngine):
         timing: Timing | None = None,
         deadline: float | None = None,
         reassign: bool = False,
+        lock_free: bool = False,
     ) -> None:
         super().__init__(workers, timing, deadline, reassign)
+        if lock_free and deadline is not None:
+            raise InvalidInputError("a lock-free run has no deadline: no task is given out that could be late")
+        self.lock_free = bool(lock_free)
         self._threads: list[threading.Thread] = []
         self._inboxes: list[SimpleQueue[Any]] = []
+
+    def fields(self) -> dict[str, Any]:
+        return {**super().fields(), "lock_free": self.lock_free}
+
+    @property
+    def replays(self) -> bool:
+        return not self.lock_free
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
         self._news: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
@@ -80,18 +99,43 @@ class Threads(RealEngine):
         """What a thread does."""
         try:
             do = doing(half, self.timing, self._closing.wait)
+            free = FreeWorker(number, half, self.timing, self._closing) if self.lock_free else None
         except BaseException:
             news.put((number, -1, traceback.format_exc()))
             return
         news.put((number,))
         with at_work():
             while (job := inbox.get()) is not None:
+                if isinstance(job, Slice):
+                    assert free is not None
+                    news.put((number, free.run(job, self._zero)))
+                    continue
                 task, points = job
                 try:
                     news.put((number, task.id, *do(task, points, self._zero)))
                 except BaseException:  # whatever it is, the thread goes on: the loop decides what follows
                     news.put((number, task.id, traceback.format_exc()))
-                del job, points  # not kept while it waits
+                del job, task, points  # not kept while it waits
+
+    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, seconds: float) -> None:
+        n_workers, n_clients = len(self._threads), state.n_clients
+        if state.bounds and n_workers > n_clients:
+            raise InvalidInputError(f"each of {n_clients} blocks has one owner: {n_workers} workers are too many")
+        state.counts = state.counts if len(state.counts) == n_workers else [0] * n_workers
+        job = Slice(blocks, state, until, n_workers)
+        for inbox in self._inboxes:
+            inbox.put(job)
+        end = time.monotonic() + seconds
+        for _ in range(n_workers):
+            try:
+                number, done = self._news.get(timeout=max(0.0, end - time.monotonic()))
+            except Empty:
+                job.halt = True
+                number, done = self._news.get()
+            state.counts[number] += done
+            state.version += done
+        if job.error:
+            raise WorkerError(job.error)
 
     def _keep(self, points: Points, fresh: bool) -> Points:
         return points if fresh else tuple([point.copy() for point in points])

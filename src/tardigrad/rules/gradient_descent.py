@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Generic, Literal, get_args
 import numpy as np
 from numpy import multiply
 
+from tardigrad.core.compiled import subtract_scaled, warm_up
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, Rule, S, State, scratch_field
@@ -58,6 +59,11 @@ class _SGD(Rule[S], Generic[S]):
         gradient = problem.gradient(client, points[0], problem.sample(client, rng))
         return gradient if problem.equal_weights else gradient * problem.scale(client)
 
+    def _warm_up(self, problem: Problem) -> None:
+        """Compile before the run what large iterates are updated with."""
+        if problem.dim * problem.dtype.itemsize > SMALL:
+            warm_up(problem.dtype)
+
     def _descend(self, state: Any, gradient: Any, factor: float = 1.0) -> None:
         """``v <- momentum v + gradient; x <- x - step factor v``, in place."""
         buffer, step = state.scratch or self._workspace(state, gradient)
@@ -69,15 +75,21 @@ class _SGD(Rule[S], Generic[S]):
             state.velocity *= self.momentum
             state.velocity += gradient
             gradient = state.velocity
+        state.version += 1
+        if buffer is None:
+            subtract_scaled(state.x, gradient, step)
+            return
         multiply(gradient, step, buffer)
         if state.fresh:
             state.x = state.x - buffer
         else:
             state.x -= buffer
-        state.version += 1
 
-    def _workspace(self, state: Any, gradient: Array) -> tuple[Array, Array | None]:
-        """Room for a temporary, and a constant step as an array, which NumPy need not convert at every update."""
+    def _workspace(self, state: Any, gradient: Array) -> tuple[Array | None, Array | None]:
+        """Room for a temporary, and a constant step as an array, which NumPy need not convert at every update.
+
+        A large vector has no temporary: it is updated in one compiled pass, in half the time.
+        """
         if gradient.shape != state.x.shape:
             raise InvalidInputError(f"a gradient has shape {gradient.shape}, the iterates {state.x.shape}: they must be equal")
         step = None
@@ -85,7 +97,8 @@ class _SGD(Rule[S], Generic[S]):
             step = np.asarray(step_at(self.step, 0), state.x.dtype)
             if step.ndim:  # a sweep: rows of the full length are twice as fast as a column
                 step = np.array(np.broadcast_to(step, state.x.shape))
-        state.scratch = np.empty_like(state.x), step
+        compiled = state.x.ndim == 1 and not state.fresh
+        state.scratch = None if compiled else np.empty_like(state.x), step
         return state.scratch
 
 
@@ -98,7 +111,7 @@ class SyncState(State):
     turn: int = 0
     early: dict[int, Array] = field(default_factory=dict)
     velocity: Array | None = None
-    scratch: tuple[Array, Array | None] | None = scratch_field()
+    scratch: tuple[Array | None, Array | None] | None = scratch_field()
 
 
 @dataclass(frozen=True)
@@ -143,6 +156,7 @@ class SyncSGD(_SGD[SyncState]):
         object.__setattr__(self, "sample", optional_integer(self.sample, "sample"))
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> SyncSGD:
+        self._warm_up(problem)
         if self.sample is not None:
             integer(self.sample, "sample", high=problem.n_clients)
         return self
@@ -184,7 +198,7 @@ class AsyncState(State):
     order: Array | None = None
     place: int = 0
     velocity: Array | None = None
-    scratch: tuple[Array, Array | None] | None = scratch_field()
+    scratch: tuple[Array | None, Array | None] | None = scratch_field()
 
 
 @dataclass(frozen=True)
@@ -251,6 +265,7 @@ class AsyncSGD(_SGD[AsyncState]):
                 f" {problem.n_clients} clients would never be asked: pass concurrency={problem.n_clients} to run, or"
                 " choose next_client='uniform' or 'shuffled'"
             )
+        self._warm_up(problem)
         return dataclasses.replace(self, concurrency=concurrency)
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[AsyncState, Orders]:

@@ -1,0 +1,45 @@
+"""Loops that NumPy cannot do in one pass, compiled with numba.
+
+Rules of this file:
+
+- numba is imported at the first use, which costs half a second; `warm_up` does that before a run starts;
+- arithmetic is that of NumPy, operation by operation: the same bits, whoever computes;
+- the interpreter is free while they run, so threads do not wait for each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.task import Array
+
+
+def subtract_scaled(x: Array, g: Array, step: Any) -> None:
+    """``x -= step * g`` for vectors, in one pass and without a temporary; `step` is taken as a number of x's type."""
+    if g.shape != x.shape or x.ndim != 1:
+        raise InvalidInputError(f"a gradient has shape {g.shape}, the iterate {x.shape}: they must be equal vectors")
+    _subtract_scaled()(x, g, x.dtype.type(step))
+
+
+@lru_cache
+def _subtract_scaled() -> Callable[[Array, Array, Any], None]:
+    import numba
+
+    @numba.njit(nogil=True)
+    def kernel(x: Any, g: Any, step: Any) -> None:
+        for i in range(x.size):
+            x[i] -= step * g[i]
+
+    loop: Callable[[Array, Array, Any], None] = kernel
+    return loop
+
+
+def warm_up(dtype: np.dtype[Any]) -> None:
+    """Compile for iterates of a type, before any time is measured."""
+    x = np.zeros(1, dtype)
+    subtract_scaled(x, x.copy(), 0.0)

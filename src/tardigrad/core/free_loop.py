@@ -1,0 +1,111 @@
+"""Runs without a server: workers read and write the iterate themselves, and nobody waits.
+
+Rules of this file:
+
+- workers run in slices; what ends a run, observers, checkpoints and Ctrl-C are looked at between two slices;
+- a slice makes exactly the updates that it was asked for, unless its time is over: then fewer;
+- there is no trace, so no replay: the state counts updates by worker. With one worker a run repeats.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tardigrad.core.engine import Engine
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.guard import Guard
+from tardigrad.core.in_place import InPlaceRule, InPlaceState, blocks_of
+from tardigrad.core.loop import Loop
+from tardigrad.core.recorder import Recorder
+from tardigrad.core.rule import Rule
+from tardigrad.core.stopping import Status
+from tardigrad.core.streams import Domain, Stream
+from tardigrad.core.task import Array, Task
+from tardigrad.core.watch import Verdict
+
+if TYPE_CHECKING:
+    from tardigrad.core.result import Result
+
+#: longest slice in seconds: how late Ctrl-C and limits of time are seen
+SLICE = 0.2
+
+
+def check_free(rule: Rule[Any], x0: Array) -> None:
+    """A rule and a start that can do without a server."""
+    if not isinstance(rule, InPlaceRule):
+        raise InvalidInputError(
+            f"a lock-free run needs a rule that workers can apply in place, such as Hogwild, not {type(rule).__name__}:"
+            " leave lock_free away"
+        )
+    if x0.ndim != 1:
+        raise InvalidInputError(
+            f"a lock-free run is a single run, not replicas of shape {x0.shape[:-1]}: use Simulated for them"
+        )
+
+
+class FreeLoop(Loop):
+    """One lock-free run, in slices."""
+
+    engine: Engine
+
+    def begin(self, x0: Array, n_clients: int, seed: int) -> Verdict | None:
+        self.guard = Guard(())
+        self.whole = False
+        self.state, _ = self.rule.start(self.engine.house(x0), n_clients, Stream(seed, Domain.START))
+        self.state.issued = 0
+        return self._ready()
+
+    def take_up(self, earlier: Result, seed: int) -> Verdict | None:
+        assert earlier.in_flight is not None
+        self.guard = Guard(())
+        self.state = earlier.state
+        self.recorder = Recorder(earlier.trace.table)
+        self.engine.take_up(earlier.in_flight)
+        return self._ready()
+
+    def _ready(self) -> Verdict | None:
+        self._blocks = list(blocks_of(self.state))
+        self._count()
+        self.whole = True
+        return self.watch.look(self.moment())
+
+    def go(self) -> Verdict:
+        """Run slice after slice until something ends the run."""
+        state, bounds, watch = self.state, self.bounds, self.watch
+        assert isinstance(state, InPlaceState)
+        most = math.inf if bounds.oracle_calls is math.inf else math.ceil(bounds.oracle_calls / max(self._cost(), 1))
+        while not self.interrupted:
+            now = self.engine.now()
+            if now >= bounds.seconds:
+                return self.out_of_time()
+            before = state.x.copy()
+            # a slice that ends with an exception has made whole updates too
+            try:
+                self.engine.run_free(self._blocks, state, min(watch.due, most), min(SLICE, bounds.seconds - now))
+            finally:
+                if state.bounds:
+                    np.concatenate(self._blocks, axis=-1, out=state.x)
+                self._count()
+            if not math.isfinite(state.x.dot(state.x)):
+                state.x[...] = before
+                return Status.DIVERGED, (
+                    f"the iterate is not finite any more after {state.version} updates; the result is that of the slice before."
+                    " A smaller step may help"
+                )
+            if state.version >= watch.due:
+                verdict = watch.look(self.moment())
+                if verdict is not None:
+                    return verdict
+            if state.version >= most:
+                return Status.MAX_ORACLE_CALLS, f"reached the limit of {bounds.oracle_calls} oracle calls"
+        return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
+
+    def _cost(self) -> int:
+        return self.rule.oracle_calls(Task(0, 0))
+
+    def _count(self) -> None:
+        self.state.issued = self.replies = self.state.version
+        self.calls = self.state.version * self._cost()

@@ -1,0 +1,189 @@
+"""Runs without a server: exactly so many updates, whole blocks, one worker equals the served run in every bit."""
+
+import signal
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from block_rule import BlockDescent
+
+import tardigrad as td
+from conftest import make_problem
+from tardigrad.core.plain import same_bits
+
+
+def shared(n_workers, **kwargs):
+    problem = make_problem()
+    return td.LeastSquares((problem.data.X, problem.data.y), td.Shared(n_workers), **{"batch": 3, **kwargs})
+
+
+def free(rule, problem, workers, n=200, **kwargs):
+    engine = td.Threads(workers, lock_free=True)
+    return td.run(rule, problem, engine, **{"stop": td.MaxUpdates(n), **kwargs})
+
+
+@pytest.mark.parametrize("step", [0.05, td.PowerStep(0.3, 0.75, 2.0)], ids=["constant", "decreasing"])
+def test_one_worker_equals_the_served_run_without_delay_in_every_bit(step):
+    ours = free(td.Hogwild(step), shared(1), 1, snapshot_every=20)
+    served = td.run(td.Hogwild(step), shared(1), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(200), snapshot_every=20)
+    assert same_bits(ours.history.x, served.history.x)
+    assert ours.state.counts == [200]
+
+
+def test_served_without_delay_it_is_asynchronous_sgd():
+    runs = [
+        td.run(rule, make_problem(), td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(100))
+        for rule in (td.Hogwild(0.05), td.AsyncSGD(0.05))
+    ]
+    assert same_bits(runs[0].x, runs[1].x)
+
+
+def test_large_iterates_are_updated_with_the_same_bits_as_numpy_gives():
+    rng = np.random.default_rng(0)
+    for dtype in (np.float64, np.float32):
+        x, g = rng.normal(size=(2, 100_001)).astype(dtype)
+        expected = x - g * dtype(0.3)
+        td.Hogwild(0.3).write(x, g, td.Task(0, 0))
+        assert same_bits(x, expected)
+
+
+def test_a_gradient_of_another_shape_is_named():
+    with pytest.raises(td.InvalidInputError, match=r"a gradient has shape \(3,\), the iterate \(4,\)"):
+        td.Hogwild(0.3).write(np.zeros(4), np.zeros(3), td.Task(0, 0))
+
+
+def test_one_worker_with_own_blocks_equals_sequential_block_descent():
+    problem = make_problem(batch=None)
+    result = free(BlockDescent(), problem, 1, n=41)
+    x, bounds = problem.x0(), BlockDescent().bounds(problem.dim, problem.n_clients)
+    for n in range(41):
+        client = n % problem.n_clients
+        block = slice(bounds[client], bounds[client + 1])
+        gradient = problem.gradient(client, x)[block]
+        x = x.copy()
+        x[block] -= 0.05 * gradient
+    assert same_bits(result.x, x)
+
+
+class Counting(td.Problem):
+    """The gradient is -1 in every entry: with step 1 every entry counts the updates that reached it."""
+
+    shared_data = True
+
+    def __init__(self, n_clients, dim):
+        self.n_clients, self.dim = n_clients, dim
+
+    def fields(self):
+        return {"n_clients": self.n_clients, "dim": self.dim}
+
+    def gradient(self, client, x, sample=None):
+        return np.full(self.dim, -1.0)
+
+
+@pytest.mark.parametrize("n", [1, 7, 1000])
+def test_exactly_as_many_updates_as_asked_for(n):
+    result = free(BlockDescent(step=1.0), Counting(4, 8), 4, n=n)
+    assert result.status is td.Status.MAX_UPDATES
+    assert sum(result.state.counts) == result.state.version == result.trace.updates == n
+    assert result.x.sum() == 2 * n  # each update adds 1 to the two entries of a block
+    assert len(result.trace) == 0
+
+
+@dataclass(frozen=True)
+class Torn(BlockDescent):
+    """All entries of a block are equal; a reader that sees half of a write says so."""
+
+    def work(self, problem, task, points, rng, cache):
+        for block in points:
+            assert (block == block[0]).all(), "torn"
+        return np.full(points[task.client].shape, -1.0)
+
+    def write(self, x, payload, task):
+        for low in range(0, len(x), 200):  # slowly
+            x[low : low + 200] -= payload[low : low + 200]
+
+
+def test_readers_of_owned_blocks_never_see_half_of_a_write():
+    result = free(Torn(step=1.0), Counting(4, 40_000), 4, n=400)
+    assert sum(result.state.counts) == 400
+    assert result.x.sum() == 400 * 10_000
+
+
+def test_observers_and_snapshots_come_at_their_versions():
+    result = free(td.Hogwild(0.05), shared(3), 3, n=100, snapshot_every=30)
+    assert result.history.version.tolist() == [0, 30, 60, 90, 100]
+
+
+def test_limits_of_time_and_oracle_calls():
+    assert free(td.Hogwild(0.05), shared(2), 2, stop=td.MaxOracleCalls(33)).state.version == 33
+    result = free(td.Hogwild(0.0001), shared(2), 2, stop=td.MaxSeconds(0.3))
+    assert result.status is td.Status.MAX_SECONDS
+    assert sum(result.state.counts) == result.state.version > 0
+    result = free(td.Hogwild(0.1), shared(2), 2, stop=td.MaxUpdates(10**6) | td.Tolerance("loss", at_most=1e9, every=10))
+    assert result.status is td.Status.CONVERGED
+
+
+def test_divergence_keeps_the_iterate_of_the_slice_before():
+    result = free(td.Hogwild(1e200), shared(2), 2, n=100, snapshot_every=5)
+    assert result.status is td.Status.DIVERGED
+    assert np.isfinite(result.x).all()
+    assert "smaller step" in result.message
+
+
+def test_resumed_with_one_worker_it_equals_the_uninterrupted_run(tmp_path):
+    problem, engine = make_problem(), td.Threads(1, lock_free=True)
+    td.run(td.Hogwild(0.05), problem, engine, stop=td.MaxUpdates(37), checkpoint=tmp_path, snapshot_every=10)
+    resumed = td.resume(tmp_path, stop=td.MaxUpdates(100))
+    whole = td.run(td.Hogwild(0.05), problem, engine, stop=td.MaxUpdates(100), snapshot_every=10)
+    assert same_bits(resumed.state, whole.state)
+    assert same_bits(resumed.history.x, whole.history.x)
+    blocks = free(BlockDescent(), problem, 1, n=20, checkpoint=tmp_path / "blocks")
+    assert blocks.in_flight is not None
+    assert same_bits(td.resume(tmp_path / "blocks", stop=td.MaxUpdates(41)).x, free(BlockDescent(), problem, 1, n=41).x)
+
+
+class Failing(Counting):
+    def gradient(self, client, x, sample=None):
+        if x[0] > 20:
+            raise ZeroDivisionError("an oracle that fails on purpose")
+        return super().gradient(client, x)
+
+
+def test_a_task_that_fails_three_times_ends_the_run_with_its_traceback():
+    with pytest.raises(td.WorkerError, match=r"task \d+ of client \d failed 3 times") as caught:
+        free(td.Hogwild(1.0), Failing(2, 3), 2, n=1000)
+    assert "an oracle that fails on purpose" in str(caught.value)
+    assert caught.value.result.state.version == sum(caught.value.result.state.counts) > 0
+
+
+def test_interrupt_ends_a_slice():
+    threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
+    result = free(td.Hogwild(1e-6), shared(2), 2, n=10**9)
+    assert result.status is td.Status.INTERRUPTED
+    assert sum(result.state.counts) == result.state.version
+
+
+def test_injected_durations_make_workers_unequal():
+    engine = td.Threads(2, timing=td.PerClient([0.001, 0.02]), lock_free=True)
+    result = td.run(td.Hogwild(0.01), shared(2), engine, stop=td.MaxUpdates(100))
+    assert result.state.counts[0] > 2 * result.state.counts[1] > 0
+
+
+def test_what_does_not_go_together_is_refused(tmp_path):
+    with pytest.raises(td.InvalidInputError, match="needs a rule that workers can apply in place, .* not AsyncSGD"):
+        free(td.AsyncSGD(0.1), shared(2), 2)
+    with pytest.raises(td.InvalidInputError, match=r"single run, not replicas of shape \(2,\)"):
+        free(td.Hogwild([0.1, 0.2]), shared(2), 2)
+    with pytest.raises(td.InvalidInputError, match="each of 2 blocks has one owner: 3 workers are too many"):
+        free(BlockDescent(), shared(2), 3)
+    with pytest.raises(td.InvalidInputError, match="lock-free run has no deadline"):
+        td.Threads(2, deadline=1.0, lock_free=True)
+    with pytest.raises(td.InvalidInputError, match="Simulated has no lock-free runs"):
+        td.Simulated(td.Constant(1.0)).run_free([], None, 1, 1.0)
+    result = free(td.Hogwild(0.05), shared(2), 2)
+    with pytest.raises(td.ReplayError, match="cannot be replayed"):
+        td.replay(result)
+    result.save(tmp_path)
+    assert td.Result.load(tmp_path).state.counts == result.state.counts
+    assert result.plot() is not None
