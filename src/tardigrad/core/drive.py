@@ -208,11 +208,11 @@ class _Session:
                 else:
                     verdict = loop.take_up(self.earlier, setup.seed)
                 status, message = verdict or loop.go()
+                message = loop.guard.describe(message)
+                watch.end(loop.moment(), status, message)
             except BaseException as error:
                 self.rescue(error)
                 raise
-            message = loop.guard.describe(message)
-            watch.end(loop.moment(), status, message)
             kept = self.keeper is not None or status is Status.INTERRUPTED
             result = self.result(status, message, loop.recorder.trace(loop.state.version), in_flight=kept)
         if self.keeper is not None:
@@ -252,10 +252,16 @@ class _Session:
             return
         trace = loop.recorder.trace(loop.state.version)
         result = self.result(Status.UNFINISHED, f"ended by {type(error).__name__}: {error}", trace, True)
+        if result.in_flight is not None and len(result.in_flight.jobs) < len(loop.open):
+            return  # a second Ctrl-C came while the engine handed over a reply: what was saved before is whole
         if isinstance(error, WorkerError):
             error.result = result
         if self.keeper is not None:
-            self.keeper.write(result, result.trace)
+            try:
+                self.keeper.write(result, result.trace)
+            except RunFileError as unwritable:
+                error.add_note(f"the run up to there could not be saved: {unwritable}")
+                return
             error.add_note(f"the run up to there is in {self.keeper.folder}; tardigrad resume {self.keeper.folder} goes on")
 
 
