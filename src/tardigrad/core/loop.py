@@ -71,6 +71,7 @@ class Loop:
     def take_up(self, earlier: Result, seed: int) -> Verdict | None:
         """Go on with a run that was saved."""
         assert earlier.in_flight is not None
+        self.whole = False
         self.guard = Guard(earlier.x0.shape[:-1])
         self.guard.take_up(earlier.diverged, earlier.x)
         self.server = Stream(seed, Domain.SERVER)
@@ -81,9 +82,11 @@ class Loop:
         self.replies, self.calls = len(earlier.trace), earlier.oracle_calls
         self.open = {task.id: task for task, _ in earlier.in_flight.tasks()}
         self.engine.take_up(earlier.in_flight)
+        self.whole = True
         if not self.open:
             return Status.STALLED, "no task is in flight"
-        return self.watch.look(self.moment())
+        verdict = self.watch.look(self.moment())
+        return self.out_of_calls() if verdict is None and self.calls >= self.bounds.oracle_calls else verdict
 
     def go(self) -> Verdict:  # noqa: C901, PLR0911, PLR0912
         """Apply replies until something ends the run; the reason, also for people."""
@@ -147,7 +150,7 @@ class Loop:
                 if verdict is not None:
                     return verdict
             if cost is not None and self.calls >= max_calls:
-                return Status.MAX_ORACLE_CALLS, f"reached the limit of {max_calls} oracle calls"
+                return self.out_of_calls()
             if not open_tasks:
                 return Status.STALLED, "no task is in flight and the rule issued none"
         return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
@@ -184,6 +187,10 @@ class Loop:
     def out_of_time(self) -> Verdict:
         """The verdict of a run whose seconds are over."""
         return Status.MAX_SECONDS, f"reached the limit of {self.bounds.seconds:g} s after {self.state.version} updates"
+
+    def out_of_calls(self) -> Verdict:
+        """The verdict of a run whose oracle calls are spent."""
+        return Status.MAX_ORACLE_CALLS, f"reached the limit of {self.bounds.oracle_calls} oracle calls"
 
     def moment(self) -> Moment:
         """What observers are shown."""

@@ -130,7 +130,7 @@ class Simulated(Engine):
 
     def next(self, timeout: float) -> Reply | None:
         if not self._heap or (timeout is not inf and self._heap[0][0] > self._clock + timeout):
-            self._clock += timeout if timeout < inf else 0.0
+            self._clock += max(timeout, 0.0) if timeout < inf else 0.0  # a resumed run may be past its new limit
             return None
         finish, _, worker, start, task, version, points, submitted = self._heap[0]
         payload = self._answer(task, points)  # before anything changes: should it raise, the task is still in flight
