@@ -71,6 +71,12 @@ class InFlight(Plain):
         jobs = np.sort(np.array(table, _JOB), order="number")
         return cls(clock, jobs, list(kinds), dict(points), submissions)
 
+    def bare(self) -> InFlight:
+        """The same tasks for another engine, which gives them to workers of its own and takes its own time."""
+        jobs = self.jobs.copy()
+        jobs["worker"], jobs["started"], jobs["finish"] = -1, nan, nan
+        return InFlight(self.clock, jobs, self.kinds, self.points, self.submissions)
+
     def tasks(self) -> Iterator[tuple[Task, dict[str, Any]]]:
         """Each task, with the other entries of its row."""
         for row in self.jobs.tolist():

@@ -100,7 +100,10 @@ def resume(
     if earlier.in_flight is None or earlier.status in _HAS_ENDED:
         why = f"it {earlier.status.value}" if earlier.status in _HAS_ENDED else "make runs with checkpoint=FOLDER"
         raise RunFileError(f"{where} holds no tasks in flight, so it cannot go on: {why}")
-    engine = earlier.engine if engine is None else engine
+    if engine is None:
+        engine = earlier.engine
+    elif not same_bits(engine, earlier.engine):
+        earlier.in_flight = earlier.in_flight.bare()
     check_parts(earlier.rule, problem, engine)
     stop = earlier.stop if stop is None else stop
     check_stop(stop, engine)
@@ -126,8 +129,14 @@ def resume(
 
 def _check(earlier: Result, rule: Rule[Any] | None, problem: Problem, where: str, any_version: bool) -> None:
     """Refuse what would make another run of it."""
-    if earlier.fingerprint is not None and problem.fingerprint() != earlier.fingerprint:
-        raise RunFileError(f"{where} was made on another problem: its fingerprint is {earlier.fingerprint[:12]}")
+    expected = earlier.fingerprint
+    if expected is None and earlier.problem is not None and problem is not earlier.problem:
+        expected = _fingerprint(earlier.problem)
+    if expected is not None and (given := _fingerprint(problem)) != expected:
+        raise RunFileError(
+            f"{where} was made on another problem (fingerprint {expected[:12]}, not {given and given[:12]}): pass the one"
+            " it was made on"
+        )
     if rule is not None:
         if not isinstance(rule, Rule):
             raise InvalidInputError(f"rule must be a rule such as AsyncSGD(step=0.1), not {rule!r}")
@@ -141,6 +150,14 @@ def _check(earlier: Result, rule: Rule[Any] | None, problem: Problem, where: str
             f"{where} was made with {'; '.join(other)}: bits may differ. Use the same versions, or go on all the same with"
             " any_version=True (--any-version)"
         )
+
+
+def _fingerprint(problem: Problem) -> str | None:
+    """A problem's fingerprint; None where its class does not say what defines it."""
+    try:
+        return problem.fingerprint()
+    except TypeError:
+        return None
 
 
 def _difference(given: Rule[Any], saved: Rule[Any]) -> str:
