@@ -72,7 +72,7 @@ class Recorder:
         parts = []
         if begin < self._on_disk and self._file is not None:
             size = min(end, self._on_disk) - begin
-            parts.append(np.frombuffer(os.pread(self._file.fileno(), size * ROW.itemsize, begin * ROW.itemsize), ROW))
+            parts.append(np.frombuffer(_read(self._file.fileno(), size * ROW.itemsize, begin * ROW.itemsize), ROW))
         if end > self._on_disk:
             low = max(begin - self._on_disk, 0) * ROW.itemsize
             parts.append(np.frombuffer(bytes(memoryview(self._rows)[low : (end - self._on_disk) * ROW.itemsize]), ROW))
@@ -83,11 +83,28 @@ class Recorder:
         if self._file is None:
             return Trace(np.frombuffer(self._rows, ROW), updates)
         n_rows = len(self)
+        table: Any
         try:
             self._write()
             memory = mmap.mmap(self._file.fileno(), n_rows * ROW.itemsize, access=mmap.ACCESS_COPY)
         except OSError:
-            return Trace(self.rows(0, n_rows), updates)
+            table = self.rows(0, n_rows)
+        else:
+            table = np.frombuffer(memory, ROW)
         self._file.close()  # what is mapped stays
-        table: Any = np.frombuffer(memory, ROW)
         return Trace(table, updates)
+
+    def __del__(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+def _read(descriptor: int, n_bytes: int, place: int) -> bytearray:
+    """So many bytes of a file; one call of the system gives at most 2 GB."""
+    content = bytearray()
+    while len(content) < n_bytes:
+        more = os.pread(descriptor, n_bytes - len(content), place + len(content))
+        if not more:
+            raise OSError(f"the trace's file ends after {place + len(content)} bytes: it was cut short")
+        content += more
+    return content
