@@ -34,6 +34,8 @@ HEADER = "run.json"
 #: hexadecimal digits of its SHA-256 in a file's name
 _DIGITS = 16
 _OURS = re.compile(rf"-[0-9a-f]{{{_DIGITS}}}\.npz$")
+#: what a writer leaves that was killed
+_LEFT = re.compile(rf"^\.({re.escape(HEADER)}|.+-[0-9a-f]{{{_DIGITS}}}\.npz)\.[0-9a-f]{{8}}$")
 #: how often a folder is read again because it was written meanwhile
 _READINGS = 5
 
@@ -133,8 +135,8 @@ class RunFolder:
         text = json.dumps({"format": FORMAT, **header, "files": self._parts}, indent=1)
         write_atomic(self.path / HEADER, text.encode())
         wanted = {part["file"] for part in self._parts.values()}
-        for path in self.path.glob("*.npz"):
-            if _OURS.search(path.name) and path.name not in wanted:
+        for path in list(self.path.iterdir()):
+            if _LEFT.match(path.name) or (_OURS.search(path.name) and path.name not in wanted):
                 with contextlib.suppress(OSError):
                     path.unlink()
 
