@@ -42,7 +42,6 @@ class Job:
     holders: int = 0
     lined: bool = True
     parked: bool = False
-    late: bool = False
 
 
 class Dispatch:
@@ -67,6 +66,7 @@ class Dispatch:
         self._versions: dict[int, Kept] = {}
         self._stood_in: set[int] = set()  # workers whose lines others serve
         self._lent: dict[int, Job] = {}  # by line: the job that another worker has
+        self._told: dict[int, Job] = {}  # by worker: the job that it was said to be late with
 
     def add_worker(self) -> int:
         """A worker more, for data that are shared; its number."""
@@ -126,13 +126,13 @@ class Dispatch:
         """A worker has answered a task; its job if that is the first answer, and the task was not cancelled."""
         job = self._put_down(worker, task_id, now)
         self._stood_in.discard(worker)
+        line = self._number_of_line(job.task)
+        if self._lent.get(line) is job:
+            del self._lent[line]
         if job.answered or not job.open:
             self._release(job)
             return None
         job.answered = True
-        line = self._number_of_line(job.task)
-        if self._lent.get(line) is job:
-            del self._lent[line]
         if job.lined:  # it was about to be given to another
             self._lines[line].remove(job)
             job.lined = False
@@ -158,6 +158,7 @@ class Dispatch:
     def fail(self, worker: int, task_id: int, now: float) -> Job | None:
         """A worker could not do a task: it is parked at the head of its line. None if that does not matter any more."""
         job = self._put_down(worker, task_id, now)
+        self._stood_in.discard(worker)
         line = self._number_of_line(job.task)
         if worker != line and self._lent.get(line) is job:
             del self._lent[line]
@@ -183,8 +184,11 @@ class Dispatch:
     def stand_in(self, worker: int) -> None:
         """Let the others do what a worker holds and what waits for it, until it answers."""
         for job in reversed(self.held[worker]):  # the others begin with the oldest
+            line = self._number_of_line(job.task)
+            if worker != line and self._lent.get(line) is job:  # it stood in itself
+                del self._lent[line]
             if job.open and not job.answered and not job.lined:
-                self._lines[self._number_of_line(job.task)].appendleft(job)
+                self._lines[line].appendleft(job)
                 job.lined = True
         if not self.shared:
             self._stood_in.add(worker)
@@ -194,12 +198,12 @@ class Dispatch:
         self._stood_in.discard(worker)
 
     def is_late(self, worker: int, now: float, deadline: float) -> Job | None:
-        """The job at which a worker has been for longer than the deadline, told once."""
+        """The job at which a worker has been for longer than the deadline, told once for each worker."""
         held = self.held[worker]
-        if not held or held[0].late or now - held[0].begun <= deadline:
+        if not held or self._told.get(worker) is held[0] or now - held[0].begun <= deadline:
             return None
-        held[0].late = True
-        return held[0]
+        job = self._told[worker] = held[0]
+        return job
 
     def _number_of_line(self, task: Task) -> int:
         return 0 if self.shared else task.client % len(self._lines)
@@ -211,6 +215,8 @@ class Dispatch:
         else:
             job = next(job for job in held if job.task.id == task_id)
             held.remove(job)
+        if self._told and self._told.get(worker) is job:
+            del self._told[worker]
         if held:
             held[0].begun = now
         job.holders -= 1

@@ -177,6 +177,8 @@ class RealEngine(Engine):
             self._replies.append((job, Reply(job.task, job.version, payload, worker, *times, finite)))
         self._free[worker] += 1
         self._feed(worker)
+        if self.reassign:
+            self._feed_all()
 
     def _has_failed(self, worker: int, task_id: int, text: str) -> None:
         """A worker's code raised; it goes on."""
@@ -185,7 +187,7 @@ class RealEngine(Engine):
         if job is not None:
             self._lost.append(Lost(job.task, job.version, f"it raised an exception on worker {worker}:\n{text}"))
         self._free[worker] += 1
-        self._feed(worker)
+        self._feed_all()
 
     def _has_died(self, worker: int, how: str) -> None:
         """A worker is gone, with what it held; it gets nothing until it is ready again."""
@@ -194,6 +196,12 @@ class RealEngine(Engine):
         self._report("died", worker, job, f"worker {worker} {how}")
         if job is not None:
             self._lost.append(Lost(job.task, job.version, f"worker {worker} {how} while it worked on it"))
+        self._feed_all()
+
+    def _feed_all(self) -> None:
+        """Give jobs to whoever has room: one worker's news can free the line of another."""
+        for worker in range(len(self._free)):
+            self._feed(worker)
 
     def _look_at_the_clock(self, deadline: float) -> None:
         now = self.now()
@@ -209,8 +217,7 @@ class RealEngine(Engine):
             self._report("slow", worker, job, f"{text}; others stand in for it" if self.reassign else text)
             if self.reassign:
                 self._dispatch.stand_in(worker)
-                for other in range(len(self._free)):
-                    self._feed(other)
+                self._feed_all()
 
     def _report(self, kind: str, worker: int, job: Job | None, text: str) -> None:
         """Keep what went wrong, and say it."""
