@@ -101,7 +101,8 @@ class RealEngine(Engine):
         self.incidents = []
         self._dispatch = Dispatch(n_workers, placement.shared_data, self._drop)
         self._free = [0] * n_workers
-        self._looked = self._zero = time.monotonic()
+        self._zero = time.monotonic()
+        self._looked = 0.0  # on the run's clock
         self._launch(half, n_workers)
         self._zero = time.monotonic()
 
