@@ -114,13 +114,17 @@ class Dispatch:
             return None
         for other in self._stood_in:
             line = self._lines[other]
-            if other != worker and line and other not in self._lent and not line[0].parked:
+            if other != worker and line and other not in self._lent and self._may_begin(worker, line[0]):
                 job = self._lent[other] = line.popleft()
                 return job
         line = self._lines[worker]
-        if not line or line[0].parked or worker in self._lent:
+        if not line or worker in self._lent or not self._may_begin(worker, line[0]):
             return None
         return line.popleft()
+
+    def _may_begin(self, worker: int, job: Job) -> bool:
+        """Whether a worker may take a job: not one that it has already and that was offered to others."""
+        return not (job.parked or (job.holders and job in self.held[worker]))
 
     def answered(self, worker: int, task_id: int, now: float) -> Job | None:
         """A worker has answered a task; its job if that is the first answer, and the task was not cancelled."""
