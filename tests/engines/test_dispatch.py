@@ -257,6 +257,14 @@ def test_two_workers_that_hang_at_a_task_leave_it_to_a_third():
         assert take(made, 2) == 1
 
 
+def test_a_worker_is_not_given_what_it_has_although_it_is_offered_to_others():
+    made = dispatch(2, False, 0, 0)
+    assert take(made, 0) == 0
+    made.stand_in(0)
+    assert take(made, 0) is None
+    assert take(made, 1) == 0
+
+
 def test_lateness_is_told_once_for_each_worker_and_task():
     made = dispatch(3, False, 0, 0)
     take(made, 0, now=10.0)
