@@ -445,3 +445,128 @@ class Wide(td.Problem):
 
     def gradient(self, client, x, sample=None):
         return x - 1.0
+
+
+class Stops(Murderous):
+    """Stops its own process (SIGSTOP) in the first task of a client, once; its number is in the folder."""
+
+    def __init__(self, folder, client, shared=False):
+        super().__init__(folder, 0)
+        self.client, self.shared_data = client, shared
+
+    def fields(self):
+        return {"folder": self.folder, "client": self.client, "shared": self.shared_data}
+
+    def gradient(self, client, x, sample=None):
+        mark = os.path.join(self.folder, "pid")
+        if client == self.client and not os.path.exists(mark):
+            with open(mark + ".new", "w") as file:
+                file.write(str(os.getpid()))
+            os.rename(mark + ".new", mark)
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return x - client + 1e-3 * (sample % 7)
+
+    def let_go(self):
+        with open(os.path.join(self.folder, "pid")) as file:
+            pid = int(file.read())
+        while state_of(pid) != "T":  # it has said who it is and is about to stop
+            time.sleep(0.01)
+        os.kill(pid, signal.SIGCONT)
+
+
+def state_of(pid):
+    with open(f"/proc/{pid}/stat") as file:
+        return file.read().rsplit(")", 1)[1].split()[0]
+
+
+class LetGo(td.Observer):
+    """Wakes the stopped worker after so many updates."""
+
+    def __init__(self, problem, after):
+        self.problem, self.every = problem, after
+        self.left = 1
+
+    def observe(self, moment):
+        if moment.version and self.left:
+            self.left -= 1
+            self.problem.let_go()
+
+
+def test_a_worker_that_was_stopped_is_reported(tmp_path, caplog):
+    problem, engine = Stops(tmp_path, 1), td.Processes(2, deadline=0.1)
+
+    def let_go_once_it_is_reported():
+        while not any(i["task"] == 1 for i in list(engine.incidents)):
+            time.sleep(0.01)
+        problem.let_go()
+
+    watching = threading.Thread(target=let_go_once_it_is_reported)
+    watching.start()
+    result = run(problem, engine, td.MaxUpdates(50), td.SyncSGD(0.1))
+    watching.join()
+    (slow,) = [i for i in result.incidents if i["task"] == 1]
+    assert (slow["kind"], slow["worker"], result.status) == ("slow", 1, td.Status.MAX_UPDATES)
+    assert slow["text"] in [record.getMessage() for record in caplog.records]
+    assert td.replay(result).identical
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_others_stand_in_for_a_stopped_worker_and_its_late_answer_is_dropped(tmp_path, shared):
+    """Rounds need all clients: without others in its place the run would never end."""
+    problem = Stops(tmp_path, 1, shared)
+    engine = td.Processes(3, deadline=0.1, reassign=True)
+    result = run(problem, engine, td.MaxUpdates(60), td.SyncSGD(0.1), observers=LetGo(problem, 20))
+    assert result.status is td.Status.MAX_UPDATES
+    assert len(set(result.trace["task"].tolist())) == len(result.trace) == result.oracle_calls == 240
+    assert result.trace["worker"][result.trace["task"] == 1] != result.incidents[0]["worker"]
+    assert "others stand in for it" in result.incidents[0]["text"]
+    assert td.replay(result).identical
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_stopped_worker_that_is_killed_is_replaced(tmp_path, shared):
+    problem = Stops(tmp_path, 1, shared)
+
+    class Kill(LetGo):
+        def observe(self, moment):
+            if moment.version and self.left:
+                self.left -= 1
+                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+
+    engine = td.Processes(3, deadline=0.1, reassign=True)
+    result = run(problem, engine, td.MaxUpdates(200), td.SyncSGD(0.1), observers=Kill(problem, 20))
+    assert "died" in [i["kind"] for i in result.incidents]
+    assert len(set(result.trace["task"].tolist())) == len(result.trace) == 800
+    assert td.replay(result).identical
+
+
+def test_a_task_that_fails_three_times_leaves_a_run_that_goes_on(tmp_path):
+    class Once(Murderous):
+        def gradient(self, client, x, sample=None):
+            if client == 1 and not os.path.exists(self.folder):
+                raise IndexError("out of cheese")
+            return x - client
+
+    folder = tmp_path / "mended"
+    with pytest.raises(td.WorkerError, match=r"(?s)task 1 of client 1 failed 3 times.*IndexError: out of cheese") as caught:
+        run(Once(folder, 0), stop=td.MaxUpdates(10_000), checkpoint=tmp_path / "run")
+    result = caught.value.result
+    assert [i["kind"] for i in result.incidents] == ["raised"] * 3
+    assert 1 in {task.id for task, _ in result.in_flight.tasks()}
+    folder.mkdir()
+    for given in (result, tmp_path / "run"):
+        both = td.resume(given, stop=td.MaxUpdates(result.state.version + 100))
+        assert 1 in both.trace["task"]
+        assert td.replay(both).identical
+
+
+def test_large_points_in_shared_memory_are_in_a_checkpoint(tmp_path):
+    X = np.random.default_rng(0).normal(size=(8, 20_000))
+    problem = td.LeastSquares((X, np.ones(8)), td.Iid(4), batch=1)
+    for points in ("snapshot", "live"):
+        rule, engine = td.AsyncSGD(1e-5, "shuffled"), td.Processes(2, points=points)
+        run(problem, engine, td.MaxUpdates(30), rule, concurrency=7, checkpoint=tmp_path)
+        both = td.resume(tmp_path, stop=td.MaxUpdates(60))
+        assert len(set(both.trace["task"].tolist())) == 60
+        if points == "snapshot":
+            assert td.replay(tmp_path).identical

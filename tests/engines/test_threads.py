@@ -150,10 +150,19 @@ def let_go(hang):
 
 
 def test_a_worker_that_is_late_is_reported_once(caplog):
-    hang = Hangs()
+    hang, engine = Hangs(), td.Threads(2, deadline=0.05)
+
+    def let_go_after_many_more_looks():
+        while not any(i["task"] == 0 for i in list(engine.incidents)):
+            time.sleep(0.01)
+        time.sleep(0.3)
+        hang.go.set()
+
+    watching = threading.Thread(target=let_go_after_many_more_looks)
+    watching.start()
     with caplog.at_level(logging.WARNING, "tardigrad"):
-        threading.Timer(0.4, hang.go.set).start()
-        result = run(Pull(do=hang), td.Threads(2, deadline=0.05), td.MaxUpdates(100), td.SyncSGD(0.1))
+        result = run(Pull(do=hang), engine, td.MaxUpdates(100), td.SyncSGD(0.1))
+    watching.join()
     (incident,) = [i for i in result.incidents if i["task"] == 0]
     assert (incident["kind"], incident["worker"]) == ("slow", 0)
     assert "worker 0 has been at task 0 of client 0 for 0." in incident["text"]
