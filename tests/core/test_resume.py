@@ -14,8 +14,10 @@ import tardigrad as td
 from conftest import make_problem
 from same_runs import assert_same_runs
 from tardigrad.core import checkpoint as checkpoints
+from tardigrad.core import loop
 from tardigrad.core.in_flight import InFlight
 from tardigrad.core.plain import same_bits
+from tardigrad.core.recorder import Recorder
 from tardigrad.testing import AnyOrder
 
 SIMULATED = {name: make for name, make in catalogue.ENGINES.items() if name.startswith("Simulated")}
@@ -23,15 +25,10 @@ TOLERANCE = td.Tolerance("loss", at_most=1e-12, every=7)
 END = td.MaxUpdates(40) | TOLERANCE
 
 
-class Shared(td.LeastSquares):
-    """Data that every worker has."""
-
-    shared_data = True
-
-
 def shared_problem():
+    """Data that every worker has."""
     problem = make_problem()
-    return Shared(problem.data, problem.partition, batch=3)
+    return td.LeastSquares((problem.data.X, problem.data.y), td.Shared(4), batch=3)
 
 
 class Many:
@@ -456,6 +453,22 @@ def test_an_interrupt_while_tasks_are_taken_up_leaves_the_checkpoint_as_it_was(t
         raise KeyboardInterrupt
 
     monkeypatch.setattr(td.Simulated, "take_up", halfway)
+    with pytest.raises(KeyboardInterrupt):
+        td.resume(tmp_path / "cut", stop=END)
+    monkeypatch.undo()
+    assert_same_runs(td.resume(tmp_path / "cut", stop=END), go(tmp_path / "whole"))
+
+
+def test_an_interrupt_before_tasks_are_taken_up_leaves_the_checkpoint_as_it_was(tmp_path, monkeypatch):
+    go(tmp_path / "cut", stop=td.MaxUpdates(20) | TOLERANCE)
+
+    class Interrupted(Recorder):
+        def __init__(self, earlier=None):
+            super().__init__(earlier)
+            if earlier is not None:
+                raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "Recorder", Interrupted)
     with pytest.raises(KeyboardInterrupt):
         td.resume(tmp_path / "cut", stop=END)
     monkeypatch.undo()

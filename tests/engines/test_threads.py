@@ -197,18 +197,19 @@ def test_others_stand_in_for_a_worker_that_hangs(shared):
 @pytest.mark.parametrize("shared", [False, True])
 def test_a_worker_that_comes_back_goes_on_with_its_line(shared):
     """Its task is done by another, then it answers, too, while the next of its line is still at the other."""
-    hang = Hangs()
-    back, second = threading.Event(), []
+    hang, returned, second = Hangs(), threading.Event(), []
 
     def do(client):
         hang(client)
+        if client == 0:
+            returned.set()
         if client == 2 and not second:  # the next of worker 0's line, done by worker 1
             second.append(threading.current_thread().name)
             hang.go.set()
-            time.sleep(0.3)  # worker 0 has come back meanwhile
-        back.set()
+            returned.wait(60)
+            time.sleep(0.1)  # the answer of worker 0 has come
 
-    engine = td.Threads(2, deadline=0.05, reassign=True)
+    engine = td.Threads(2, deadline=0.4, reassign=True)
     result = run(Pull(8, shared, do), engine, td.MaxUpdates(3), td.SyncSGD(0.1))
     assert len(set(result.trace["task"].tolist())) == 24
     assert shared or second == ["tardigrad worker 1"]
