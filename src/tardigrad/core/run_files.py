@@ -89,7 +89,7 @@ class RunWriter:
             "tardigrad": run.made_with["tardigrad"],
             "made_with": run.made_with,
             "status": run.status.value,
-            "updates": run.state.version,
+            "updates": int(run.state.version),
             "fingerprint": fingerprint or run.fingerprint,
             "problem": problem,
             "trace": trace,
