@@ -11,6 +11,7 @@ import pytest
 
 import tardigrad as td
 from conftest import make_problem
+from same_runs import assert_same_runs
 
 
 def tardigrad(*arguments, **kwargs):
@@ -115,6 +116,7 @@ def test_trace_of_a_file_writes_what_is_not_known_as_null(tmp_path):
         (("trace", "/"), "holds no saved run"),
         (("trace",), "Missing argument"),
         (("replay", "/nonexistent"), "holds no saved run"),
+        (("resume", "/nonexistent"), "holds no saved run"),
         (("bench", "nothing"), "unknown benchmark 'nothing': choose one of simulator"),
         (("demo", "--data", "mnist"), "the demo knows the data sets fashion-mnist and digits, not 'mnist'"),
         (("demo", "--out", "/dev/null/demo"), "cannot write /dev/null/demo"),
@@ -137,6 +139,60 @@ def test_a_file_that_cannot_be_written_is_one_message(saved):
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.startswith("tardigrad: cannot write /dev/null/x: ")
         assert done.stderr.count("\n") == 1
+
+
+def cut(folder, n=9):
+    engine = td.Simulated(td.Exponential(1.0))
+    return td.run(td.AsyncSGD(0.1), make_problem(), engine, stop=td.MaxUpdates(n), checkpoint=folder)
+
+
+def test_resume_goes_on_to_the_bits_of_the_uninterrupted_run(tmp_path):
+    whole = cut(tmp_path / "whole", 30)
+    cut(tmp_path / "cut")
+    done = tardigrad("resume", tmp_path / "cut", "--updates", 30)
+    assert done.stdout == f"{tmp_path / 'cut'}: reached the limit of 30 updates\n", done.stderr
+    assert "resume" in done.stderr
+    assert_same_runs(td.Result.load(tmp_path / "cut"), whole)
+    done = tardigrad("resume", tmp_path / "cut", "--json")  # it has ended
+    assert json.loads(done.stdout) == {
+        "status": "max_updates",
+        "message": "reached the limit of 30 updates",
+        "updates": 30,
+    }
+    assert done.returncode == 0
+
+
+def test_resume_with_a_limit_of_seconds(tmp_path):
+    cut(tmp_path)
+    done = tardigrad("resume", tmp_path, "--seconds", 20, "--updates", 100_000, "--json")
+    assert json.loads(done.stdout)["status"] == "max_seconds", done.stderr
+    assert td.Result.load(tmp_path).trace["received"].max() <= 20
+
+
+def test_resume_refuses_another_version_unless_told(tmp_path):
+    result = cut(tmp_path)
+    result.made_with["numpy"] = "1.0.0"
+    result.save(tmp_path)
+    done = tardigrad("resume", tmp_path, "--updates", 12)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "was made with numpy 1.0.0, here" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert tardigrad("resume", tmp_path, "--updates", 12, "--any-version").returncode == 0
+
+
+def test_ctrl_c_while_a_run_is_resumed_leaves_it_to_be_resumed(tmp_path):
+    cut(td.Checkpoint(tmp_path, every_updates=3000))
+    command = [sys.executable, "-m", "tardigrad", "resume", str(tmp_path), "--updates", "1000000000"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    while td.Result.load(tmp_path).state.version == 9 and process.poll() is None:
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    out, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert f"{tmp_path}: interrupted after" in out
+    version = td.Result.load(tmp_path).state.version
+    assert version > 3000
+    assert td.resume(tmp_path, stop=td.MaxUpdates(version + 5)).state.version == version + 5
 
 
 def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):

@@ -187,3 +187,11 @@ def test_a_run_of_a_script_replays_where_the_script_is_imported(tmp_path):
         command = [sys.executable, "-m", "tardigrad", "replay", "run", "--import", module]
         done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
         assert done.stdout == "run: 20 replies replayed, every bit is the same\n", done.stderr
+
+
+def test_a_version_that_is_a_number_of_numpy_is_saved(tmp_path):
+    result = make()
+    result.state.version = np.int64(result.state.version)
+    again = td.Result.load(result.save(tmp_path))
+    assert same_bits(again.state, result.state)
+    assert again.trace.updates == 30
