@@ -65,7 +65,7 @@ class Breaks:
 def test_a_task_that_fails_three_times_ends_the_run_with_all_that_is_needed(tmp_path, checkpoint):
     folder = tmp_path / "run" if checkpoint else None
     with pytest.raises(td.WorkerError) as caught:
-        run(Pull(do=Breaks(3)), stop=td.MaxUpdates(1000), checkpoint=folder)
+        run(Pull(do=Breaks(3)), rule=td.SyncSGD(0.1), checkpoint=folder)
     message = str(caught.value)
     assert "task 1 of client 1 failed 3 times: it raised an exception on worker 1:\nTraceback" in message
     assert 'raise IndexError("out of cheese")' in message
@@ -74,12 +74,12 @@ def test_a_task_that_fails_three_times_ends_the_run_with_all_that_is_needed(tmp_
     assert result.status is td.Status.UNFINISHED
     assert [(i["kind"], i["worker"], i["task"]) for i in result.incidents] == [("raised", 1, 1)] * 3
     assert 1 in {task.id for task, _ in result.in_flight.tasks()}
-    resumed = [td.resume(result, problem=Pull(), stop=td.MaxUpdates(2000))]
+    resumed = [td.resume(result, problem=Pull(), stop=td.MaxUpdates(100))]
     if checkpoint:
         assert f"tardigrad resume {folder} goes on" in "\n".join(caught.value.__notes__)
-        resumed.append(td.resume(folder, problem=Pull(), stop=td.MaxUpdates(2000)))
+        resumed.append(td.resume(folder, problem=Pull(), stop=td.MaxUpdates(100)))
     else:
-        resumed.append(td.resume(result.save(tmp_path / "saved"), problem=Pull(), stop=td.MaxUpdates(2000)))
+        resumed.append(td.resume(result.save(tmp_path / "saved"), problem=Pull(), stop=td.MaxUpdates(100)))
     for both in resumed:
         assert both.status is td.Status.MAX_UPDATES
         assert len(both.incidents) == 3
@@ -88,7 +88,7 @@ def test_a_task_that_fails_three_times_ends_the_run_with_all_that_is_needed(tmp_
 
 def test_two_failures_are_incidents_and_the_run_goes_on(caplog):
     with caplog.at_level(logging.WARNING, "tardigrad"):
-        result = run(Pull(do=Breaks(2)))
+        result = run(Pull(do=Breaks(2)), rule=td.SyncSGD(0.1), stop=td.MaxUpdates(25))
     assert result.status is td.Status.MAX_UPDATES
     assert [i["kind"] for i in result.incidents] == ["raised", "raised"]
     assert all(i["text"].startswith("worker 1 raised an exception: ") for i in result.incidents)
@@ -98,7 +98,7 @@ def test_two_failures_are_incidents_and_the_run_goes_on(caplog):
 
 
 def test_incidents_are_saved(tmp_path):
-    result = run(Pull(do=Breaks(2)))
+    result = run(Pull(do=Breaks(2)), rule=td.SyncSGD(0.1), stop=td.MaxUpdates(25))
     result.save(tmp_path)
     assert td.Result.load(tmp_path).incidents == result.incidents
 
@@ -108,7 +108,7 @@ def test_interrupts_and_exits_at_workers_do_not_end_them():
         raise SystemExit("bye")
 
     with pytest.raises(td.WorkerError, match=r"(?s)failed 3 times.*SystemExit: bye"):
-        run(Pull(do=leave))
+        run(Pull(do=leave), rule=td.SyncSGD(0.1))
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ class NoStart(td.AsyncSGD):
 
 def test_an_exception_in_prepare_is_shown():
     with pytest.raises(td.WorkerError, match=r"(?s)failed 3 times.*ArithmeticError: no cache today"):
-        run(rule=NoStart(0.1))
+        run(rule=NoStart(0.1), engine=td.Threads(1))
 
 
 class Hangs:
