@@ -186,8 +186,9 @@ def test_others_stand_in_for_a_worker_that_hangs(shared):
     engine = td.Threads(3, deadline=0.05, reassign=True)
     result = run(Pull(7, shared, hang), engine, td.MaxUpdates(20), td.SyncSGD(0.1), observers=LetGo())
     assert result.status is td.Status.MAX_UPDATES
-    assert result.trace["worker"][result.trace["task"] == 0] != 0
-    assert "others stand in for it" in result.incidents[0]["text"]
+    slow = next(i for i in result.incidents if i["task"] == 0)
+    assert result.trace["worker"][result.trace["task"] == 0] != slow["worker"]
+    assert "others stand in for it" in slow["text"]
     assert len(set(result.trace["task"].tolist())) == len(result.trace) == result.oracle_calls == 140
     calm = run(Pull(7, shared), td.Simulated(td.Constant(1.0)), td.MaxUpdates(20), td.SyncSGD(0.1))
     assert same_bits(result.state, calm.state)
@@ -221,8 +222,7 @@ def test_a_task_that_hangs_at_two_workers_is_done_by_a_third(shared):
     hang = Hangs(times=2)
     engine = td.Threads(3, deadline=0.05, reassign=True)
     result = run(Pull(4, shared, hang), engine, td.MaxUpdates(5), td.SyncSGD(0.1), observers=let_go(hang))
-    assert [i["task"] for i in result.incidents[:2]] == [0, 0]
-    assert len({i["worker"] for i in result.incidents[:2]}) == 2
+    assert len({i["worker"] for i in result.incidents if i["task"] == 0}) >= 2
     assert td.replay(result, problem=Pull(4, shared)).identical
 
 
