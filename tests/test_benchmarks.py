@@ -3,10 +3,13 @@
 import json
 import math
 
+import numpy as np
 import pytest
 
 import tardigrad as td
-from tardigrad.benchmarks import harness, simulator
+from tardigrad.benchmarks import bare_loops, crash, engines, harness, simulator, soak
+
+np_subtract = np.subtract
 
 
 def test_the_bare_loop_makes_the_same_iterates_as_the_run():
@@ -36,5 +39,50 @@ def test_jobs_are_run_in_turn_after_a_warm_up():
 
 
 def test_an_unknown_benchmark():
-    with pytest.raises(td.InvalidInputError, match="unknown benchmark 'engines': choose one of simulator"):
-        harness.run_benchmark("engines")
+    with pytest.raises(
+        td.InvalidInputError, match="unknown benchmark 'nothing': choose one of simulator, engines"
+    ):
+        harness.run_benchmark("nothing")
+
+
+def test_engines_stand_beside_bare_loops():
+    rows = [*engines.transports(1000, 200, has_ray=False), *engines.lock_free(1000, 100)]
+    assert all(row.value > 0 and row.control_value > 0 for row in rows)
+    assert [row.name for row in rows][:3] == [f"{name}, dim 1000" for name in ("Processes", "Processes, live point", "Threads")]
+
+
+def test_on_few_cores_nothing_is_measured(monkeypatch):
+    monkeypatch.setattr(engines, "n_cores", lambda: 2)
+    report = harness.run_benchmark("engines")
+    (row,) = report.to_json()["rows"]
+    assert row["value"] is row["control_value"] is row["ratio"] is None
+    assert "not measured: 2 cores, 4 are needed" in report.table()
+
+
+def test_the_bare_processes_make_the_iterates_of_the_run(monkeypatch):
+    seen = []
+    monkeypatch.setattr(bare_loops, "STEP", 1.0)  # the first reply brings every entry to 0
+    monkeypatch.setattr(np, "subtract", lambda *args: (seen.append(np_subtract(*args).copy()), args[2])[1])
+    bare_loops.shared_memory_and_pipe(5, 3, 1)
+    assert [x.tolist() for x in seen] == [[0.0] * 5] * 3
+
+
+def test_killed_workers_are_counted():
+    rows = {row.name: row for row in engines.deaths(seconds=2.0, every=0.4)}
+    assert rows["kills that were noticed"].value == rows["kills that were noticed"].control_value >= 3
+    assert rows["tasks applied once, of all with a lower number"].ratio == 1.0
+
+
+def test_a_short_soak():
+    rows = {row.name: row for row in soak.rows(seconds=3.0, kill_every=0.5, dim=100)}
+    assert rows["kills that were noticed"].value == rows["kills that were noticed"].control_value >= 3
+    assert rows["tasks applied"].ratio == 1.0
+    for name in ("tasks applied twice", "processes left", "entries left in /dev/shm"):
+        assert rows[name].value == 0
+    assert rows["replay has the same bits"].value == 1
+
+
+def test_a_driver_that_is_killed_goes_on():
+    rows = {row.name: row for row in crash.rows(kills=3)}
+    assert rows["killed drivers whose folder loads"].value == 3
+    assert rows["resumed runs that end in the same bits"].value == 3

@@ -171,7 +171,7 @@ def test_injected_durations_make_workers_unequal():
 
 
 def test_what_does_not_go_together_is_refused(tmp_path):
-    with pytest.raises(td.InvalidInputError, match="needs a rule that workers can apply in place, .* not AsyncSGD"):
+    with pytest.raises(td.InvalidInputError, match=r"needs a rule that workers can apply in place, .* not AsyncSGD"):
         free(td.AsyncSGD(0.1), shared(2), 2)
     with pytest.raises(td.InvalidInputError, match=r"single run, not replicas of shape \(2,\)"):
         free(td.Hogwild([0.1, 0.2]), shared(2), 2)

@@ -22,23 +22,23 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
 
-BENCHMARKS = ("simulator",)
+BENCHMARKS = ("simulator", "engines", "crash", "soak")
 
 
 @dataclass
 class Row:
-    """One figure beside its control; ``ratio = value / control_value``."""
+    """One figure beside its control; ``ratio = value / control_value``. None: not measured, the control says why."""
 
     name: str
-    value: float
+    value: float | None
     unit: str
     control: str
-    control_value: float
+    control_value: float | None
 
     @property
-    def ratio(self) -> float:
+    def ratio(self) -> float | None:
         """Value over control."""
-        return self.value / self.control_value
+        return self.value / self.control_value if self.value is not None and self.control_value else None
 
 
 @dataclass
@@ -55,8 +55,9 @@ class Report:
         """The same for people."""
         lines = [", ".join(f"{name} {value}" for name, value in machine().items())]
         for row in self.rows:
-            lines.append(f"{row.name}: {row.value:,.4g} {row.unit}")
-            lines.append(f"    {row.control}: {row.control_value:,.4g} {row.unit}; ratio {row.ratio:.3g}")
+            value, control, ratio = (_number(number) for number in (row.value, row.control_value, row.ratio))
+            lines.append(f"{row.name}: {value} {row.unit}")
+            lines.append(f"    {row.control}: {control} {row.unit}; ratio {ratio}")
         return "\n".join(lines)
 
 
@@ -81,9 +82,29 @@ def in_turn(*jobs: Callable[[], object], rounds: int = 5) -> list[float]:
     return best
 
 
+def rates_in_turn(*jobs: Callable[[], float], rounds: int = 5) -> list[float]:
+    """Highest rate of each job, run A B A B ... after one round that is left out; a job measures its own rate."""
+    best = [0.0] * len(jobs)
+    for turn in range(rounds + 1):
+        for i, job in enumerate(jobs):
+            rate = job()
+            if turn:
+                best[i] = max(best[i], rate)
+    return best
+
+
+def n_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.4g}"
+
+
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    return {"cpu": _cpu(), "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()} | {
+    return {"cpu": _cpu(), "cores": n_cores()} | {
         "python": platform.python_version(),
         "numpy": np.__version__,
     }

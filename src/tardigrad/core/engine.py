@@ -40,7 +40,7 @@ class Engine(Plain):
     ends_by_itself: bool = False
     #: whether workers write to the iterate themselves (`run_free`), without a server
     lock_free: bool = False
-    #: what went wrong since `open`: dicts with seconds, kind ("died", "raised", "slow"), worker, task, and text for people
+    #: what went wrong since `open`: dicts with seconds, kind ("died", "replaced", "raised", "slow"), worker, task, and text
     incidents: Sequence[dict[str, Any]] = ()
 
     @property

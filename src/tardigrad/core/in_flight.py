@@ -69,7 +69,8 @@ class InFlight(Plain):
             for t, version, number, worker, *times in rows
         ]
         jobs = np.sort(np.array(table, _JOB), order="number")
-        return cls(clock, jobs, list(kinds), dict(points), submissions)
+        kept = {version: points[version] for version in sorted(points)}  # in one order, whoever made it
+        return cls(clock, jobs, list(kinds), kept, submissions)
 
     def bare(self) -> InFlight:
         """The same tasks for another engine, which gives them to workers of its own and takes its own time."""

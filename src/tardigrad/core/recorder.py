@@ -22,7 +22,7 @@ from tardigrad.core.task import Array
 from tardigrad.core.trace import COLUMNS, ROW, Trace
 
 #: rows that are kept in memory (80 bytes each)
-IN_MEMORY = 1_000_000
+IN_MEMORY = 2**18
 
 
 class Recorder:

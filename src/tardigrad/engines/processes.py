@@ -123,6 +123,11 @@ class Processes(RealEngine):
         return {**super().fields(), "points": self.points}
 
     @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, by number, while a run goes on."""
+        return [worker.process.pid for worker in self._pool]
+
+    @property
     def replays(self) -> bool:
         return self.points == "snapshot"
 

@@ -99,6 +99,7 @@ class RealEngine(Engine):
         n_workers = self.n_workers(placement)
         self._forget()
         self.incidents = []
+        self._gone: dict[int, float] = {}
         self._dispatch = Dispatch(n_workers, placement.shared_data, self._drop)
         self._free = [0] * n_workers
         self._zero = time.monotonic()
@@ -166,6 +167,9 @@ class RealEngine(Engine):
 
     def _is_ready(self, worker: int) -> None:
         """A worker has started, or started again."""
+        if worker in self._gone:
+            seconds = self.now() - self._gone.pop(worker)
+            self._report("replaced", worker, None, f"worker {worker} is replaced, after {seconds:.2f} s", logging.INFO)
         self._free[worker] = self.depth
         self._dispatch.back(worker)
         self._feed(worker)
@@ -193,6 +197,7 @@ class RealEngine(Engine):
     def _has_died(self, worker: int, how: str) -> None:
         """A worker is gone, with what it held; it gets nothing until it is ready again."""
         self._free[worker] = 0
+        self._gone.setdefault(worker, self.now())
         job = self._dispatch.lose(worker)
         self._report("died", worker, job, f"worker {worker} {how}")
         if job is not None:
@@ -220,11 +225,11 @@ class RealEngine(Engine):
                 self._dispatch.stand_in(worker)
                 self._feed_all()
 
-    def _report(self, kind: str, worker: int, job: Job | None, text: str) -> None:
+    def _report(self, kind: str, worker: int, job: Job | None, text: str, level: int = logging.WARNING) -> None:
         """Keep what went wrong, and say it."""
         task = None if job is None else job.task.id
         self.incidents.append({"seconds": self.now(), "kind": kind, "worker": worker, "task": task, "text": text})
-        LOG.warning("%s", text)
+        LOG.log(level, "%s", text)
 
     # what a transport does
 

@@ -1,0 +1,187 @@
+"""`tardigrad bench engines`: updates a second of every engine on gradient = x, beside bare loops of the same transport.
+
+- `Processes` against shared memory and a pipe, and against plain Ray actors; with snapshots and with live points;
+- `Threads` with a server and lock-free, against threads that run the update in NumPy;
+- `RayCluster` against plain Ray actors with as many tasks in flight (where Ray is installed);
+- how soon a killed worker is noticed and replaced, and whether any update was lost or doubled;
+- updates a second that a simulation predicts from a measured trace, against those measured.
+
+On fewer than four cores nothing of this means anything: rows then say "not measured".
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from tardigrad.benchmarks.bare_loops import STEP, numpy_threads, shared_memory_and_pipe
+from tardigrad.benchmarks.harness import Row, n_cores, rates_in_turn
+from tardigrad.benchmarks.simulator import Identity, finished
+from tardigrad.core.drive import run
+from tardigrad.core.engine import Engine
+from tardigrad.core.problem import Problem
+from tardigrad.core.result import Result
+from tardigrad.core.stopping import MaxSeconds, MaxUpdates
+from tardigrad.engines.processes import Processes
+from tardigrad.engines.simulated import Simulated
+from tardigrad.engines.threads import Threads
+from tardigrad.problems.least_squares import LeastSquares
+from tardigrad.problems.partition import Iid
+from tardigrad.rules.gradient_descent import AsyncSGD
+from tardigrad.rules.hogwild import Hogwild
+from tardigrad.timing.models import FromTrace
+
+WORKERS = 4
+#: dimension, and updates that take about a second
+SIZES = {1000: 40_000, 1_000_000: 600}
+BARE = "shared memory and a pipe, bare"
+
+
+class SharedIdentity(Identity):
+    """The same for data that are shared: any worker takes any task."""
+
+    shared_data = True
+
+
+def rows() -> Iterator[Row]:
+    """All rows of the benchmark."""
+    if n_cores() < WORKERS:
+        yield Row("all engines, 4 workers", None, "updates/s", f"not measured: {n_cores()} cores, {WORKERS} are needed", None)
+        return
+    has_ray = importlib.util.find_spec("ray") is not None
+    for dim, n_updates in SIZES.items():
+        yield from transports(dim, n_updates, has_ray)
+    yield from lock_free(1_000_000, 2000)
+    yield from deaths()
+    yield from predictions()
+
+
+def transports(dim: int, n_updates: int, has_ray: bool) -> Iterator[Row]:
+    """All engines that go through a server, side by side."""
+    jobs: dict[str, Callable[[], float]] = {
+        BARE: lambda: shared_memory_and_pipe(dim, n_updates, WORKERS),
+        "Processes": lambda: rate(measure(Processes(WORKERS), dim, n_updates)),
+        "Processes, live point": lambda: rate(measure(Processes(WORKERS, points="live"), dim, n_updates)),
+        "Threads": lambda: rate(measure(Threads(WORKERS), dim, n_updates // 2)),
+    }
+    best = dict(zip(jobs, rates_in_turn(*jobs.values()), strict=True))
+    for name in list(jobs)[1:]:
+        yield Row(f"{name}, dim {dim}", best[name], "updates/s", BARE, best[BARE])
+    if has_ray:
+        yield from ray_rows(dim, n_updates // 10 if dim < 10**5 else n_updates // 2, best["Processes"])
+
+
+def ray_rows(dim: int, n_updates: int, processes: float) -> Iterator[Row]:
+    """`RayCluster` against plain actors, at one and two tasks in flight a worker."""
+    from tardigrad.benchmarks.ray_loop import local_ray, ray_loop
+    from tardigrad.engines.ray_cluster import RayCluster
+
+    with local_ray(WORKERS):
+        for in_flight in (WORKERS, 2 * WORKERS):
+            plain, ours = rates_in_turn(
+                lambda k=in_flight: ray_loop(dim, n_updates, WORKERS, k),
+                lambda k=in_flight: rate(measure(RayCluster(workers=WORKERS), dim, n_updates, k)),
+                rounds=3,
+            )
+            control = f"plain Ray actors and ray.wait, {in_flight} tasks in flight"
+            yield Row(f"RayCluster, dim {dim}, {in_flight} in flight", ours, "updates/s", control, plain)
+            if in_flight == WORKERS:
+                yield Row(f"Processes, dim {dim}, against Ray", processes, "updates/s", control, plain)
+
+
+def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
+    """Lock-free threads against NumPy loops on as many threads, and a thread against the NumPy loop of one."""
+    threads = (1, 2, WORKERS)
+
+    def ours(n_threads: int) -> float:
+        engine, problem = Threads(n_threads, lock_free=True), SharedIdentity(n_threads, dim)
+        stop, every = MaxUpdates(n_updates), n_updates // 10
+        seconds = finished(run(Hogwild(STEP), problem, engine, stop=stop, snapshot_every=every)).history.seconds
+        return (n_updates - every) / float(seconds[-1] - seconds[1])
+
+    jobs = [lambda n=n: numpy_threads(dim, n_updates, n) for n in threads] + [lambda n=n: ours(n) for n in threads]
+    best = rates_in_turn(*jobs)
+    alone = best[0]
+    for n_threads, bare, mine in zip(threads, best[: len(threads)], best[len(threads) :], strict=True):
+        name = f"Threads lock-free, dim {dim}, {n_threads} threads"
+        yield Row(name, mine, "updates/s", f"NumPy loop on {n_threads} threads, no lock", bare)
+        yield Row(f"{name}, each", mine / n_threads, "updates/s", "NumPy loop on one thread", alone)
+
+
+def deaths(seconds: float = 6.0, every: float = 0.5) -> Iterator[Row]:
+    """Worker processes killed at full rate: when that is noticed, when they are replaced, whether all updates are there."""
+    engine = Processes(WORKERS)
+    killed: list[float] = []
+    over = threading.Event()
+
+    def kill() -> None:
+        turn = 0
+        while not over.wait(every):
+            if len(engine.pids) == WORKERS:
+                now = engine.now()
+                os.kill(engine.pids[turn % WORKERS], signal.SIGKILL)
+                killed.append(now)
+                turn += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        result = finished(run(AsyncSGD(STEP), Identity(WORKERS, 1000), engine, stop=MaxSeconds(seconds)))
+    finally:
+        over.set()
+        killer.join()
+    noticed = [i["seconds"] for i in result.incidents if i["kind"] == "died"]
+    replaced = [i["seconds"] for i in result.incidents if i["kind"] == "replaced"]
+    delays = [seen - then for then, seen in zip(killed, noticed, strict=False)]
+    spans = [back - seen for seen, back in zip(noticed, replaced, strict=False)]
+    yield Row("a killed process is noticed, slowest", max(delays), "s", "allowed", 0.05)
+    yield Row("a killed process is replaced, slowest", max(spans), "s", "allowed", 1.0)
+    yield Row("kills that were noticed", len(noticed), "kills", "kills", len([then for then in killed if then < seconds - 0.1]))
+    yield Row("tasks applied once, of all with a lower number", *counted(result))
+
+
+def counted(result: Result) -> tuple[float, str, str, float]:
+    """Tasks applied, against the tasks that must have been: all numbers up to the first one in flight at the end."""
+    tasks, times = np.unique(result.trace["task"], return_counts=True)
+    assert (times == 1).all(), "a task was applied twice"
+    issued = result.state.issued
+    return float(len(tasks)), "tasks", "tasks issued, less those in flight", float(issued - WORKERS)
+
+
+def predictions() -> Iterator[Row]:
+    """Updates a second simulated from a measured trace, against another measured run."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(20_000, 100))
+    problems: dict[str, tuple[Problem, int]] = {
+        "gradient = x, dim 1000": (Identity(WORKERS, 1000), 40_000),
+        "gradient = x, dim 1000000": (Identity(WORKERS, 1_000_000), 600),
+        "least squares, 20000 x 100": (LeastSquares((X, X @ rng.normal(size=100)), Iid(WORKERS)), 4000),
+    }
+    for name, (problem, n_updates) in problems.items():
+
+        def once(problem: Problem = problem, n_updates: int = n_updates) -> Result:
+            return finished(run(AsyncSGD(STEP), problem, Processes(WORKERS), stop=MaxUpdates(n_updates)))
+
+        once()
+        trace, real = once().trace, rate(once())
+        engine = Simulated(FromTrace(trace), workers=WORKERS)
+        simulated = rate(finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates))))
+        yield Row(f"predicted from a trace: {name}", simulated, "updates/s", "measured in the next run", real)
+
+
+def measure(engine: Engine, dim: int, n_updates: int, concurrency: int | None = None) -> Result:
+    """A run of asynchronous SGD on gradient = x."""
+    problem = Identity(WORKERS, dim) if concurrency is None else SharedIdentity(WORKERS, dim)
+    return finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates), concurrency=concurrency))
+
+
+def rate(result: Result) -> float:
+    """Updates a second, the first tenth left out."""
+    received = result.trace["received"]
+    first = len(received) // 10
+    return float((len(received) - 1 - first) / (received[-1] - received[first]))
