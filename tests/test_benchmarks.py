@@ -39,9 +39,7 @@ def test_jobs_are_run_in_turn_after_a_warm_up():
 
 
 def test_an_unknown_benchmark():
-    with pytest.raises(
-        td.InvalidInputError, match="unknown benchmark 'nothing': choose one of simulator, engines"
-    ):
+    with pytest.raises(td.InvalidInputError, match="unknown benchmark 'nothing': choose one of simulator, engines"):
         harness.run_benchmark("nothing")
 
 

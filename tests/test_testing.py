@@ -85,6 +85,12 @@ class Stops(Good):
         return state, []
 
 
+class ChangesPayloads(Good):
+    def receive(self, state, reply, rng):
+        reply.payload *= 0.5
+        return super().receive(state, reply, rng)
+
+
 @dataclass(slots=True)
 class Keeping(td.State):
     last: list = field(default_factory=list)
@@ -146,6 +152,7 @@ class Costless(Good):
         (LiesAboutFresh(), "changed points that the state calls fresh"),
         (Stops(), "the run should go on, but no task is in flight"),
         (KeepsPayloads(), "keeps a payload without copying it"),
+        (ChangesPayloads(), r"receive of task \d changed its payload"),
         (HidesState(), "a part of its state is marked as scratch"),
         (Reconfigures(), "configure must change nothing when it is called again"),
         (Mutable(), "the rule changed|must be frozen|the replay differs|keeps a payload"),

@@ -123,10 +123,12 @@ class CheckedRule(Rule[Any]):
         issued, version, x, before = state.issued, state.version, state.x.copy(), reply.payload
         points = self.rule.points(state)
         kept = tuple(point.copy() for point in points)
+        sent = arrays_of(copied(before))
         answer = self.rule.receive(state, reply, rng)
         pair = isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], list)
         assert pair, f"receive of task {reply.task.id} must return (state, list of tasks), not {answer!r}"
         after, orders = answer
+        assert same_bits(arrays_of(before), sent), f"receive of task {reply.task.id} changed its payload"
         unchanged = not state.fresh or same_bits(points, kept)
         assert unchanged, f"receive of task {reply.task.id} changed points that the state calls fresh"
         self._check(after, orders, issued, version, x, f"receive of task {reply.task.id}")
@@ -171,8 +173,8 @@ def check_rule(
 
     Runs it with replies in several random orders and checks that: it can be saved and read back; configuring
     twice changes nothing; `work` is pure and leaves its points alone; task ids count on, clients exist, versions
-    do not go back; the state survives being saved after every reply; payloads are not kept; the rule itself does
-    not change; and every run replays bit for bit.
+    do not go back; the state survives being saved after every reply; payloads are neither kept nor changed; the rule
+    itself does not change; and every run replays bit for bit.
 
     Parameters
     ----------

@@ -84,23 +84,24 @@ class Keeper:
         self._every_seconds = checkpoint.every_seconds or inf
         self._writer = RunWriter(Path(checkpoint.folder), checkpoint.with_problem)
         self.folder = checkpoint.folder
-        self._began: float | None = None
+        self._looked: tuple[int, float] | None = None
         self._saved = 0.0
         self._saved_at = 0.0
 
     def look(self, version: int, save: Callable[[], tuple[Result, Any]]) -> float:
         """Write a checkpoint if it is time for one; the version at which to look again."""
         now = time.monotonic()
-        if self._began is None:
-            self._began, self._first = now, version
+        if self._looked is None:
             self._saved, self._saved_at = version, now
         if version - self._saved >= self._every_updates or now - self._saved_at >= self._every_seconds:
             self.write(*save())
             self._saved, self._saved_at = version, time.monotonic()
         due = self._saved + self._every_updates
-        if self._every_seconds < inf:  # about ten looks between two checkpoints, from the rate so far
-            rate = (version - self._first) / max(now - self._began, 1e-3)
+        if self._every_seconds < inf:  # about ten looks between two checkpoints, from the rate since the last look
+            before, then = self._looked or (version, now)
+            rate = (version - before) / max(now - then, 1e-3)
             due = min(due, version + max(1, int(rate * self._every_seconds / 10)))
+        self._looked = version, now
         return due
 
     def write(self, run: Result, rows: Any) -> None:

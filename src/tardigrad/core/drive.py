@@ -186,7 +186,9 @@ class _Session:
         self.watch = Watch([history, *as_observers(observers)], bounds, setup.problem)
         if earlier is not None:
             history = earlier.history
-            self.watch.take_up(history, history.go_on(setup.snapshot_every), earlier.tolerances_due)
+            same = limits(earlier.stop).tolerances == bounds.tolerances
+            agenda = earlier.tolerances_due if same else ()
+            self.watch.take_up(history, history.go_on(setup.snapshot_every), agenda)
         self.history = history
         self.bounds = bounds
         self.began = time.perf_counter()
@@ -213,6 +215,8 @@ class _Session:
             except BaseException as error:
                 self.rescue(error)
                 raise
+            if not loop.state.fresh:  # it may be in memory of the engine's
+                loop.state.x = loop.state.x.copy()
             kept = self.keeper is not None or status is Status.INTERRUPTED
             result = self.result(status, message, loop.recorder.trace(loop.state.version), in_flight=kept)
         if self.keeper is not None:

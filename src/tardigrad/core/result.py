@@ -104,7 +104,7 @@ class Result:
     def copy(self) -> Result:
         """The same run with a state and a history of its own, which can go on without changing this one."""
         arrays: dict[str, Array] = {}
-        state = decode(encode(self.state, arrays), {name: array.copy() for name, array in arrays.items()})
+        state = decode(encode(self.state, arrays), {name: array.copy(order="K") for name, array in arrays.items()})
         return dataclasses.replace(self, state=state, history=self.history.copy())
 
     def evaluate(self, names: Collection[str] | None = None, problem: Problem | None = None) -> dict[str, Array]:

@@ -4,7 +4,7 @@ Rules of this file:
 
 - a rule is frozen and plain: hyper-parameters only; no clock, no IO, no generator of its own;
 - `work` is pure. `receive` may change the state it is given in place, and returns it;
-- what a rule keeps of a payload beyond `receive`, it copies;
+- what a rule keeps of a payload beyond `receive`, it copies; it never changes a payload;
 - a state is a slotted dataclass of arrays, numbers and containers of these, so a checkpoint is plain data.
 """
 

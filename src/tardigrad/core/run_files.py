@@ -152,11 +152,16 @@ def read_run(folder: Path, problem: Problem | None = None) -> dict[str, Any]:
         if _PROBLEM not in parts:
             raise RunFileError(f"{folder}: run.json lists no {_PROBLEM}, but the run was saved with its problem")
         problem = decode(tree, parts[_PROBLEM])
-    if problem is not None and fingerprint is not None and problem.fingerprint() != fingerprint:
-        raise RunFileError(
-            f"the run in {folder} was made on another problem (fingerprint {fingerprint[:12]}, not"
-            f" {problem.fingerprint()[:12]}): pass the one it was made on"
-        )
+    if problem is not None and fingerprint is not None:
+        try:
+            found = problem.fingerprint()
+        except TypeError as error:
+            raise RunFileError(f"the problem of the run in {folder} had a fingerprint, this one has none: {error}") from error
+        if found != fingerprint:
+            raise RunFileError(
+                f"the run in {folder} was made on another problem (fingerprint {fingerprint[:12]}, not {found[:12]}): pass"
+                " the one it was made on"
+            )
     kept = {"trace": trace, "history": history, "status": status, "problem": problem, "fingerprint": fingerprint}
     return {**values, **kept, "made_with": made}
 

@@ -61,7 +61,7 @@ class Reply:
 
     ``submitted`` and ``received`` are read on the server, ``started`` and ``finished`` at the worker,
     all counted from the start of the run. ``payload`` is valid until ``receive`` returns: a rule
-    that keeps it longer copies it. ``finite`` says that its worker found
+    that keeps it longer copies it, and none changes it: it may share memory with points. ``finite`` says that its worker found
     the payload finite, so the server need not look.
     """
 

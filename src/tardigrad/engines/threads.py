@@ -103,8 +103,9 @@ class Threads(RealEngine):
         except BaseException:
             news.put((number, -1, traceback.format_exc()))
             return
-        news.put((number,))
         with at_work():
+            # only now: looking for BLAS libraries while another thread imports one may block both for ever
+            news.put((number,))
             while (job := inbox.get()) is not None:
                 if isinstance(job, Slice):
                     assert free is not None
