@@ -52,3 +52,29 @@ def test_a_run_without_replies_can_be_drawn():
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     with pytest.raises(td.RunFileError, match="cannot write"):
         simulate(td.AsyncSGD(0.1)).plot(tmp_path / "missing" / "run.png")
+
+
+def test_a_run_without_a_server_shows_its_updates_by_worker(small_problem):
+    result = td.run(td.Hogwild(0.05), small_problem, td.Threads(2, lock_free=True), stop=td.MaxUpdates(50))
+    (axes,) = result.plot().axes
+    assert axes.get_title(loc="left") == "updates by worker, without a server"
+    assert [bar.get_height() for bar in axes.patches] == result.state.counts
+
+
+def test_prescribed_versions_show_their_staleness_by_update(small_problem):
+    result = td.run(td.AsyncSGD(0.05), small_problem, td.Prescribed(3), stop=td.MaxUpdates(50))
+    axes = result.plot().axes[-1]
+    assert axes.get_title(loc="left") == "staleness of update n"
+    assert axes.lines[0].get_ydata().tolist() == [0, 1, 2] + [3] * 47
+
+
+def test_the_first_death_is_in_the_picture(small_problem):
+    result = td.run(td.AsyncSGD(0.05), small_problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(4000))
+    kinds = ("died", 2, 500.0), ("replaced", 2, 510.0), ("slow", 1, 520.0), ("died", 3, 900.0)
+    result.incidents = [{"seconds": s, "kind": kind, "worker": w, "task": None, "text": ""} for kind, w, s in kinds]
+    axes = result.plot().axes[-1]
+    low, high = axes.get_xlim()
+    assert low <= 500
+    assert 520 <= high < 900
+    (marks,) = axes.lines
+    assert list(zip(marks.get_xdata(), marks.get_ydata(), strict=True)) == [(500.0, 2), (520.0, 1)]
