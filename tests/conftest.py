@@ -1,22 +1,57 @@
 """What all tests share: nothing is left behind by any of them."""
 
 import os
+import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tardigrad as td
 
+_ray_processes = set()  # children that are the shared Ray cluster's
+
+
+@pytest.fixture(scope="session")
+def ray_cluster():
+    """A Ray cluster of four CPUs, for all tests marked `ray`: it takes seconds to start."""
+    import ray
+
+    before = _children()
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
+    _ray_processes.update(_children() - before)
+    yield
+    ray.shutdown()
+    _ray_processes.clear()
+
 
 @pytest.fixture(autouse=True)
-def _nothing_left_behind():
-    """No test leaves a child process or an open descriptor."""
+def _nothing_left_behind(request):
+    """No test leaves a child process or an open descriptor, nor an actor in the shared Ray cluster."""
+    with_ray = request.node.get_closest_marker("ray") is not None
+    if with_ray:
+        request.getfixturevalue("ray_cluster")
     descriptors = _open_descriptors()
     yield
-    left = _children()
+    left = _children() - _ray_processes
     assert not left, f"processes left behind: {left}"
-    assert _open_descriptors() <= descriptors + 4, "descriptors left open"
+    if with_ray:  # Ray ends actors, and closes its connections to them, a moment later
+        assert _becomes_true(lambda: not _actors()), f"actors left behind: {_actors()}"
+    assert _becomes_true(lambda: _open_descriptors() <= descriptors + (RAY_KEEPS if with_ray else 4)), "descriptors left open"
+
+
+#: descriptors by which a test may leave more: Ray keeps connections to processes that it will use again
+RAY_KEEPS = 40
+
+
+def _becomes_true(condition, seconds=15.0):
+    deadline = time.monotonic() + (seconds if _ray_processes else 0.0)
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
 
 
 @pytest.fixture
@@ -36,12 +71,31 @@ def make_problem(**kwargs):
 
 
 def _children():
-    """Command lines of this process's children that are not its own forks (pytest has none)."""
+    """Process numbers of this process's children that are not its own forks (pytest has none)."""
     try:
-        with open(f"/proc/{os.getpid()}/task/{os.getpid()}/children") as file:
-            return file.read().split()
+        return set(Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split())
     except OSError:
-        return []
+        return set()
+
+
+def _actors():
+    """Actors of RayCluster among this process's descendants."""
+    parents, names = {}, {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parents[folder.name] = (folder / "stat").read_text().rpartition(")")[2].split()[1]
+            names[folder.name] = (folder / "cmdline").read_bytes().decode(errors="replace")
+        except OSError:
+            continue
+
+    def is_mine(number):
+        while number in parents:
+            number = parents[number]
+            if number == str(os.getpid()):
+                return True
+        return False
+
+    return [number for number, name in names.items() if name.startswith("ray::TardigradWorker") and is_mine(number)]
 
 
 def _open_descriptors():

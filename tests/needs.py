@@ -17,6 +17,10 @@ needs_pandas = pytest.mark.skipif(
     not _CI and importlib.util.find_spec("pandas") is None, reason="pandas is not installed: pip install 'tardigrad[test]'"
 )
 
+needs_ray = pytest.mark.skipif(
+    not _CI and importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'tardigrad[ray]'"
+)
+
 
 def needs_data(name):
     """Skip a test where the files of the data set `name` are not found."""

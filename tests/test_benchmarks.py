@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from tardigrad.benchmarks import bare_loops, crash, engines, harness, simulator, soak
+from needs import needs_ray
+from tardigrad.benchmarks import bare_loops, crash, engines, harness, ray_loop, simulator, soak
 
 np_subtract = np.subtract
 
@@ -30,6 +31,14 @@ def test_every_row_has_a_control(monkeypatch):
         assert math.isfinite(row["value"])
         assert row["value"] > 0
     assert "ratio" in report.table()
+
+
+@needs_ray
+@pytest.mark.ray
+def test_ray_and_its_control():
+    rows = list(ray_loop.rows(sizes=[(10, 30), (20_000, 20)], in_flight=(3,), workers=2, rounds=1))
+    assert [row.control for row in rows] == ["plain ray.wait loop"] * 2
+    assert all(math.isfinite(row.ratio) and row.ratio > 0 for row in rows)
 
 
 def test_jobs_are_run_in_turn_after_a_warm_up():
@@ -66,9 +75,19 @@ def test_the_bare_processes_make_the_iterates_of_the_run(monkeypatch):
 
 
 def test_killed_workers_are_counted():
-    rows = {row.name: row for row in engines.deaths(seconds=2.0, every=0.4)}
-    assert rows["kills that were noticed"].value == rows["kills that were noticed"].control_value >= 3
-    assert rows["tasks applied once, of all with a lower number"].ratio == 1.0
+    rows = {row.name: row for row in engines.deaths(td.Processes(4), 1.0, seconds=2.0, every=0.4)}
+    kills = rows["Processes: kills that were noticed"]
+    assert kills.value == kills.control_value >= 3
+    assert rows["Processes: tasks applied once"].ratio == 1.0
+
+
+@needs_ray
+@pytest.mark.ray
+def test_killed_actors_are_counted():
+    rows = {row.name: row for row in engines.deaths(td.RayCluster(workers=4), 5.0, seconds=3.0, every=0.9)}
+    kills = rows["RayCluster: kills that were noticed"]
+    assert kills.value == kills.control_value >= 1
+    assert rows["RayCluster: tasks applied once"].ratio == 1.0
 
 
 def test_a_short_soak():

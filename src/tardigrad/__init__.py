@@ -30,6 +30,7 @@ _MODULE_OF = {
         "core.trace": "Trace",
         "engines.prescribed": "Prescribed",
         "engines.processes": "Processes",
+        "engines.ray_cluster": "RayCluster",
         "engines.reads": "ConstantDelay PowerDelay ReadSequence UniformDelay",
         "engines.replay": "Replay replay",
         "engines.simulated": "Simulated",

@@ -1,11 +1,13 @@
 """Every rule with settings that exercise its options, and every engine; the suite crosses them."""
 
 import numpy as np
+import pytest
 from block_rule import BlockDescent
 from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
+from needs import needs_ray
 from tardigrad.testing import AnyOrder
 
 RULES = {
@@ -28,11 +30,17 @@ ENGINES = {
     "Simulated, 2 workers": lambda: td.Simulated(td.Pareto(1.0), workers=2),
     "Threads": lambda: td.Threads(2),
     "Processes": lambda: td.Processes(2),
+    "RayCluster": lambda: td.RayCluster(workers=2),
     "Prescribed": lambda: td.Prescribed(3),
     "Prescribed, random": lambda: td.Prescribed(td.UniformDelay(0.5)),
     "Prescribed, by a function": lambda: td.Prescribed(lambda n, rng: rng.integers(n // 2, n + 1), horizon=500),
     "AnyOrder": lambda: AnyOrder(seed=1),
 }
+
+#: the names of engines, for tests to be run with each
+ENGINE_NAMES = [
+    pytest.param(name, marks=(needs_ray, pytest.mark.ray)) if name == "RayCluster" else pytest.param(name) for name in ENGINES
+]
 
 PROBLEMS = {
     "noisy": make_problem,

@@ -285,6 +285,29 @@ def test_lateness_is_told_once_for_each_worker_and_task():
     assert made.is_late(0, 106.0, 5.0).task.id == 0, "a worker that was started again can be late again"
 
 
+def test_a_worker_that_is_late_gets_nothing_more_until_it_answers():
+    for shared in (False, True):
+        made = dispatch(2, shared, 0, 0)
+        take(made, 0)
+        assert made.is_late(0, 9.0, 5.0)
+        assert take(made, 0) is None
+        assert made.answered(0, 0, 9.0).task.id == 0
+        assert take(made, 0) == 1
+
+
+def test_lines_are_lent_from_the_time_that_others_may_serve_them_until_they_have():
+    made = dispatch(2, False, 0, 0)
+    assert not made.lending
+    take(made, 0)
+    made.stand_in(0)
+    assert made.lending
+    take(made, 1)
+    made.lose(0)
+    assert made.lending
+    made.answered(1, 0, 1.0)
+    assert not made.lending
+
+
 def test_a_worker_more_takes_from_the_shared_line():
     made = dispatch(1, True, 0, 1)
     take(made, 0)

@@ -16,11 +16,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tardigrad.benchmarks.bare_loops import STEP, numpy_threads, shared_memory_and_pipe
-from tardigrad.benchmarks.harness import Row, n_cores, rates_in_turn
+from tardigrad.benchmarks.harness import Row, n_cores, quiet, rates_in_turn
 from tardigrad.benchmarks.simulator import Identity, finished
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine
@@ -35,6 +36,9 @@ from tardigrad.problems.partition import Iid
 from tardigrad.rules.gradient_descent import AsyncSGD
 from tardigrad.rules.hogwild import Hogwild
 from tardigrad.timing.models import FromTrace
+
+if TYPE_CHECKING:
+    from tardigrad.engines.ray_cluster import RayCluster
 
 WORKERS = 4
 #: dimension, and updates that take about a second
@@ -57,7 +61,11 @@ def rows() -> Iterator[Row]:
     for dim, n_updates in SIZES.items():
         yield from transports(dim, n_updates, has_ray)
     yield from lock_free(1_000_000, 2000)
-    yield from deaths()
+    yield from deaths(Processes(WORKERS), 1.0)
+    if has_ray:
+        from tardigrad.engines.ray_cluster import RayCluster
+
+        yield from deaths(RayCluster("local", WORKERS), 5.0, seconds=12.0, every=2.0)
     yield from predictions()
 
 
@@ -73,25 +81,17 @@ def transports(dim: int, n_updates: int, has_ray: bool) -> Iterator[Row]:
     for name in list(jobs)[1:]:
         yield Row(f"{name}, dim {dim}", best[name], "updates/s", BARE, best[BARE])
     if has_ray:
-        yield from ray_rows(dim, n_updates // 10 if dim < 10**5 else n_updates // 2, best["Processes"])
+        yield from ray_rows(dim, n_updates // 10 if dim < 10**5 else n_updates, best["Processes"])
 
 
 def ray_rows(dim: int, n_updates: int, processes: float) -> Iterator[Row]:
-    """`RayCluster` against plain actors, at one and two tasks in flight a worker."""
-    from tardigrad.benchmarks.ray_loop import local_ray, ray_loop
-    from tardigrad.engines.ray_cluster import RayCluster
+    """`RayCluster`, and `Processes`, against plain actors."""
+    from tardigrad.benchmarks.ray_loop import rows as ray_loop_rows
 
-    with local_ray(WORKERS):
-        for in_flight in (WORKERS, 2 * WORKERS):
-            plain, ours = rates_in_turn(
-                lambda k=in_flight: ray_loop(dim, n_updates, WORKERS, k),
-                lambda k=in_flight: rate(measure(RayCluster(workers=WORKERS), dim, n_updates, k)),
-                rounds=3,
-            )
-            control = f"plain Ray actors and ray.wait, {in_flight} tasks in flight"
-            yield Row(f"RayCluster, dim {dim}, {in_flight} in flight", ours, "updates/s", control, plain)
-            if in_flight == WORKERS:
-                yield Row(f"Processes, dim {dim}, against Ray", processes, "updates/s", control, plain)
+    for row in ray_loop_rows(((dim, n_updates),), (WORKERS, 2 * WORKERS), WORKERS):
+        yield row
+        if f" {WORKERS} tasks in flight" in row.name:
+            yield Row(f"Processes, dim {dim}, against Ray", processes, "updates/s", row.control, row.control_value)
 
 
 def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
@@ -113,36 +113,38 @@ def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
         yield Row(f"{name}, each", mine / n_threads, "updates/s", "NumPy loop on one thread", alone)
 
 
-def deaths(seconds: float = 6.0, every: float = 0.5) -> Iterator[Row]:
-    """Worker processes killed at full rate: when that is noticed, when they are replaced, whether all updates are there."""
-    engine = Processes(WORKERS)
+def deaths(engine: Processes | RayCluster, allowed: float, seconds: float = 6.0, every: float = 0.5) -> Iterator[Row]:
+    """Workers killed at full rate: when that is noticed, when they are replaced, whether all updates are there."""
     killed: list[float] = []
     over = threading.Event()
 
     def kill() -> None:
         turn = 0
-        while not over.wait(every):
-            if len(engine.pids) == WORKERS:
+        while not over.wait(every) and engine.now() < seconds - every:  # so that all can be noticed
+            pids = engine.pids
+            if len(pids) == WORKERS and pids[turn % WORKERS]:
                 now = engine.now()
-                os.kill(engine.pids[turn % WORKERS], signal.SIGKILL)
+                os.kill(pids[turn % WORKERS], signal.SIGKILL)
                 killed.append(now)
                 turn += 1
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        result = finished(run(AsyncSGD(STEP), Identity(WORKERS, 1000), engine, stop=MaxSeconds(seconds)))
+        with quiet():
+            result = finished(run(AsyncSGD(STEP), Identity(WORKERS, 1000), engine, stop=MaxSeconds(seconds)))
     finally:
         over.set()
         killer.join()
+    name = type(engine).__name__
     noticed = [i["seconds"] for i in result.incidents if i["kind"] == "died"]
     replaced = [i["seconds"] for i in result.incidents if i["kind"] == "replaced"]
     delays = [seen - then for then, seen in zip(killed, noticed, strict=False)]
-    spans = [back - seen for seen, back in zip(noticed, replaced, strict=False)]
-    yield Row("a killed process is noticed, slowest", max(delays), "s", "allowed", 0.05)
-    yield Row("a killed process is replaced, slowest", max(spans), "s", "allowed", 1.0)
-    yield Row("kills that were noticed", len(noticed), "kills", "kills", len([then for then in killed if then < seconds - 0.1]))
-    yield Row("tasks applied once, of all with a lower number", *counted(result))
+    spans = [back - then for then, back in zip(killed, replaced, strict=False)]
+    yield Row(f"{name}: a killed worker is noticed, slowest", max(delays), "s", "allowed", 0.05)
+    yield Row(f"{name}: a killed worker is replaced, slowest", max(spans), "s", "allowed", allowed)
+    yield Row(f"{name}: kills that were noticed", len(noticed), "kills", "kills", len(killed))
+    yield Row(f"{name}: tasks applied once", *counted(result))
 
 
 def counted(result: Result) -> tuple[float, str, str, float]:

@@ -10,10 +10,12 @@ Rules of this file:
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -91,6 +93,18 @@ def rates_in_turn(*jobs: Callable[[], float], rounds: int = 5) -> list[float]:
             if turn:
                 best[i] = max(best[i], rate)
     return best
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Say nothing of workers that are killed on purpose."""
+    logger = logging.getLogger("tardigrad")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def n_cores() -> int:

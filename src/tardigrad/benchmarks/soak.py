@@ -6,7 +6,6 @@ Then the trace is replayed: it must end in the same bits. Memory must not grow, 
 
 from __future__ import annotations
 
-import logging
 import os
 import signal
 import threading
@@ -16,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tardigrad.benchmarks.bare_loops import STEP
-from tardigrad.benchmarks.harness import Row
+from tardigrad.benchmarks.harness import Row, quiet
 from tardigrad.benchmarks.simulator import Identity, finished
 from tardigrad.core.drive import run
 from tardigrad.core.observers import Progress
@@ -34,14 +33,11 @@ def rows(seconds: float = 600.0, kill_every: float = 2.0, dim: int = 1000) -> It
     before, shared_memory = _children(), _shared_memory()
     engine = Processes(WORKERS)
     helper = _Killer(engine, kill_every)
-    level = logging.getLogger("tardigrad").level
-    logging.getLogger("tardigrad").setLevel(logging.ERROR)  # deaths are meant, and counted
+    stop, observers = MaxSeconds(seconds), [Progress("soak")]
     try:
-        result = finished(
-            run(AsyncSGD(STEP), Identity(WORKERS, dim), engine, stop=MaxSeconds(seconds), observers=[Progress("soak")])
-        )
+        with quiet():
+            result = finished(run(AsyncSGD(STEP), Identity(WORKERS, dim), engine, stop=stop, observers=observers))
     finally:
-        logging.getLogger("tardigrad").setLevel(level)
         helper.end()
     yield Row("updates", result.trace.updates / seconds, "updates/s", "seconds", seconds)
     yield from count(result, helper.kills)

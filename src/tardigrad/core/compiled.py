@@ -41,5 +41,7 @@ def _subtract_scaled() -> Callable[[Array, Array, Any], None]:
 
 def warm_up(dtype: np.dtype[Any]) -> None:
     """Compile for iterates of a type, before any time is measured."""
-    x = np.zeros(1, dtype)
-    subtract_scaled(x, x.copy(), 0.0)
+    x, g = np.zeros((2, 1), dtype)
+    subtract_scaled(x, g, 0.0)
+    g.flags.writeable = False  # as replies from a cluster are
+    subtract_scaled(x, g, 0.0)

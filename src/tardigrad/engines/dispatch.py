@@ -73,6 +73,11 @@ class Dispatch:
         self.held.append(deque())
         return len(self.held) - 1
 
+    @property
+    def lending(self) -> bool:
+        """Whether a line is served by others than its own worker: an answer may then free it for one that is idle."""
+        return bool(self._stood_in or self._lent)
+
     def kept(self, version: int) -> Kept | None:
         """The points of a version, if they are kept."""
         return self._versions.get(version)
@@ -93,7 +98,9 @@ class Dispatch:
         return range(home, home + 1)
 
     def take(self, worker: int, now: float) -> Job | None:
-        """The next job for a worker, which then holds it; None if there is none."""
+        """The next job for a worker, which then holds it; None if there is none. One that is late gets no more."""
+        if self._told and worker in self._told:
+            return None
         job = self._pick(worker)
         if job is not None:
             job.lined = False

@@ -15,7 +15,7 @@ import os
 import time
 from abc import abstractmethod
 from collections import deque
-from collections.abc import Container
+from collections.abc import Container, Iterable
 from typing import Any
 
 from tardigrad.core.engine import Engine, Placement
@@ -117,7 +117,10 @@ class RealEngine(Engine):
             if kept is None:
                 kept = Kept(self._keep(points, fresh))
             dispatch.submit(task, version, kept, self.now())
-        for worker in dispatch.workers_for(task):
+        workers: Iterable[int] = dispatch.workers_for(task)
+        if self.depth > 1:  # whoever has least to do; no task waits behind another while a worker is idle
+            workers = sorted(workers, key=self._free.__getitem__, reverse=True)
+        for worker in workers:
             if self._free[worker] and self._feed(worker) and job is None:
                 return
 
@@ -186,12 +189,12 @@ class RealEngine(Engine):
             self._feed_all()
 
     def _has_failed(self, worker: int, task_id: int, text: str) -> None:
-        """A worker's code raised; it goes on."""
-        job = self._dispatch.fail(worker, task_id, self.now())
+        """A worker's code raised; it goes on. What waited there is given anew: a client's tasks stay in order."""
+        job = self._dispatch.lose(worker)
         self._report("raised", worker, job, f"worker {worker} raised an exception: {text.rstrip().rpartition(chr(10))[2]}")
         if job is not None:
             self._lost.append(Lost(job.task, job.version, f"it raised an exception on worker {worker}:\n{text}"))
-        self._free[worker] += 1
+        self._free[worker] = self.depth
         self._feed_all()
 
     def _has_died(self, worker: int, how: str) -> None:

@@ -1,0 +1,384 @@
+"""RayCluster: workers are actors of a Ray cluster, on one machine or many.
+
+Rules of this file:
+
+- Ray schedules, places and carries; which actor does which task is `Dispatch`'s, as for all real engines;
+- an actor is never restarted by Ray, which would not say what was lost: a dead one is replaced by a new one,
+  and its tasks are submitted again. It is Ray that says that it is dead;
+- a version's points are put into the object store once, or copied into one string of bytes where they are small;
+- Ray is imported here alone, when a run starts: a recorded run is replayed without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+from tardigrad.core.engine import Placement
+from tardigrad.core.errors import InvalidInputError, WorkerError
+from tardigrad.core.task import Points
+from tardigrad.core.timing import Timing
+from tardigrad.core.validate import integer
+from tardigrad.core.worker import WorkerHalf
+from tardigrad.engines.dispatch import Job
+from tardigrad.engines.ray_session import Session, find
+from tardigrad.engines.ray_worker import ANSWER, LARGE, Layout, fitted, host, in_brief, packed, parcel, pickled, read
+from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, cores
+
+#: an actor that ends so often before it is ready is not replaced again
+MAX_STARTS = 5
+#: seconds between two looks at whether the cluster has grown
+LOOK_EVERY = 1.0
+
+READY, CLOCK = -1, -2
+
+
+@dataclass(slots=True)
+class _Points:
+    """A version's points: small ones as bytes with their layout, large ones in the object store."""
+
+    layout: Layout | None
+    content: bytes = b""
+    ref: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class _Call:
+    """Something that an actor was asked for: a task by its number, or whether it is ready."""
+
+    actor: _Actor
+    what: int
+    ref: Any
+    given: float  # on the server's monotonic clock
+    come: bool = False
+    answer: Any = None
+
+
+@dataclass(slots=True, eq=False)
+class _Actor:
+    number: int
+    handle: Any
+    work: Any
+    calls: deque[_Call] = field(default_factory=deque)
+    ready: bool = False
+    pid: int = 0
+    ahead: float = 0.0  # of the server's clock
+
+
+class RayCluster(RealEngine):
+    """Workers in actors of a Ray cluster.
+
+    Parameters
+    ----------
+    address : str, optional
+        "host:port" of a cluster to join, "auto" for the one that runs on this machine, "local" for a new one on
+        this machine, which ends with the run. By default the environment variable RAY_ADDRESS decides, "local" if
+        it is not set. Where the program has called ``ray.init`` itself, that is used, and left as it is.
+    workers : int, optional
+        Number of actors, each with one CPU; by default one for each CPU of the cluster, at most one a client where
+        data are not shared. Where data are shared and no number is given, nodes that join are used.
+    timing : Timing, optional
+        Durations to inject: a job that is done sooner sleeps for the rest.
+    deadline : float, optional
+        Seconds after which a worker that is still at a task is reported as slow.
+    reassign : bool
+        Whether a task that missed the deadline is given to another worker too; the first answer counts.
+    depth : int
+        Tasks that an actor is given at a time. With 2 it finds its next task there when it has answered one, if the
+        rule keeps more tasks in flight than there are workers: that hides the way to the actor and back. Where data
+        are shared and tasks are long and uneven, 1 is better: no task then waits behind a slow one.
+
+    Raises
+    ------
+    WorkerError
+        If Ray is not installed or the cluster cannot be reached, has no CPU, or gives no worker within 60 s.
+    InvalidInputError
+        If arguments are out of range, or the rule or problem cannot be sent.
+
+    Notes
+    -----
+    An actor that Ray has no CPU for yet is waited for without holding up the run: the others serve its clients.
+    Tasks that take less than about a millisecond are faster in `Processes` on one machine.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> engine = td.RayCluster(workers=2)
+    >>> result = td.run(td.AsyncSGD(step=0.3), problem, engine, stop=td.MaxUpdates(100))  # doctest: +SKIP
+    >>> result.status.value, td.replay(result).identical  # doctest: +SKIP
+    ('max_updates', True)
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        workers: int | None = None,
+        timing: Timing | None = None,
+        deadline: float | None = None,
+        reassign: bool = False,
+        depth: int = 2,
+    ) -> None:
+        super().__init__(workers, timing, deadline, reassign)
+        self.address = _checked(address)
+        self.depth = integer(depth, "depth", low=1)
+        self._session: Session | None = None
+        self._setup: Any = None
+        self._actors: list[_Actor] = []
+        self._waiting: dict[Any, _Call] = {}
+
+    def fields(self) -> dict[str, Any]:
+        return {"address": self.address, **super().fields(), "depth": self.depth}
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the actors, by number, while a run goes on; 0 for those that are not ready."""
+        return [actor.pid for actor in self._actors]
+
+    def n_workers(self, placement: Placement) -> int:
+        if self.workers is not None:
+            return self.workers
+        n_cpus = self._session.n_cpus() if self._session is not None else self._look_at_the_cluster()
+        if n_cpus < 1:
+            raise WorkerError("the Ray cluster has no CPU: add a node, or give the number of workers to wait for them")
+        return n_cpus if placement.shared_data else min(n_cpus, placement.n_clients)
+
+    def _look_at_the_cluster(self) -> int:
+        """CPUs of the cluster that a run would use, which is left again: the run may never come."""
+        ray = need_ray()
+        if not ray.is_initialized() and find(self.address) is None:
+            return cores()
+        with contextlib.closing(Session(ray, self.address, cores())) as session:
+            return session.n_cpus()
+
+    def open(self, half: WorkerHalf, placement: Placement) -> None:
+        self._ray = need_ray()
+        n_cpus = cores() if placement.shared_data else min(cores(), placement.n_clients)
+        self._session = Session(self._ray, self.address, self.workers or n_cpus)
+        super().open(half, placement)
+
+    def _launch(self, half: WorkerHalf, n_workers: int) -> None:
+        self._setup = self._ray.put(pickled(half, self.timing))
+        self._make = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_actor_class())
+        self._host = host()
+        self._elastic = self.workers is None and self._dispatch.shared
+        self._next_look = time.monotonic() + LOOK_EVERY
+        self._starts = [0] * n_workers
+        for number in range(n_workers):
+            self._actors.append(self._spawn(number))
+        began = now = time.monotonic()
+        while not any(self._free):
+            self._listen(PATIENCE)
+            now = time.monotonic()
+            if now - began > START_TIMEOUT:
+                free = self._ray.available_resources().get("CPU", 0)
+                raise WorkerError(
+                    f"no worker was ready after {START_TIMEOUT:g} s: {free:g} CPUs of the Ray cluster are free now; is it busy"
+                    " with other work?"
+                )
+        others_until = now + (now - began)  # as long again: those for which there is no CPU are not waited for
+        while not all(self._free) and time.monotonic() < others_until:
+            self._listen(PATIENCE)
+
+    def _spawn(self, number: int) -> _Actor:
+        """Ask Ray for an actor; until it is ready, others serve its clients."""
+        self._starts[number] += 1
+        handle = self._make.remote([entry or os.getcwd() for entry in sys.path], self._setup)
+        actor = _Actor(number, handle, handle.work)
+        self._expect(actor, READY, handle.ready.remote())
+        if not self._dispatch.shared:
+            self._dispatch.stand_in(number)
+        return actor
+
+    def _expect(self, actor: _Actor, what: int, ref: Any) -> None:
+        call = _Call(actor, what, ref, time.monotonic())
+        actor.calls.append(call)
+        self._waiting[ref] = call
+
+    def _keep(self, points: Points, fresh: bool) -> _Points:
+        if sum(point.nbytes for point in points) > LARGE:
+            return _Points(None, ref=self._ray.put(points))
+        return _Points(*packed(points))
+
+    def _copy(self, place: _Points) -> Points:
+        if place.ref is not None:
+            return tuple(point.copy() for point in self._ray.get(place.ref))
+        _, points = read(bytearray(parcel((), place.layout, place.content)))
+        assert points is not None
+        return points
+
+    def _give(self, worker: int, job: Job) -> None:
+        actor, points, task = self._actors[worker], job.kept.place, job.task
+        fields = task.id, task.client, task.kind, task.setup, task.weight
+        message = parcel((fields, self._zero + actor.ahead), points.layout, points.content)
+        ref = actor.work.remote(message) if points.ref is None else actor.work.remote(message, points.ref)
+        self._expect(actor, task.id, ref)
+
+    def _listen(self, timeout: float) -> None:
+        if self._elastic and time.monotonic() > self._next_look:
+            self._use_new_nodes()
+        refs, wait = list(self._waiting), self._ray.wait
+        if not refs:
+            time.sleep(timeout)
+            return
+        ready, _ = wait(refs, num_returns=len(refs), timeout=0)  # all that have come
+        if not ready:
+            ready, _ = wait(refs, num_returns=1, timeout=timeout)
+        lending = self._dispatch.lending
+        actors = {}
+        for ref, answer in zip(ready, self._answers(ready), strict=True):
+            call = self._waiting.pop(ref)
+            call.come, call.answer = True, answer
+            actors[call.actor.number] = call.actor
+        for actor in actors.values():
+            calls = actor.calls
+            while calls and calls[0].come:  # in the order of asking: small answers overtake large ones
+                self._hear(actor, calls.popleft())
+        if lending:
+            self._feed_all()
+
+    def _answers(self, refs: list[Any]) -> list[Any]:
+        """What came, an exception where it is one."""
+        try:
+            answers: list[Any] = self._ray.get(refs)
+        except self._ray.exceptions.RayError:
+            answers = [self._one_answer(ref) for ref in refs]
+        return answers
+
+    def _one_answer(self, ref: Any) -> Any:
+        try:
+            return self._ray.get(ref)
+        except self._ray.exceptions.RayError as error:
+            return error
+
+    def _hear(self, actor: _Actor, call: _Call) -> None:
+        if isinstance(call.answer, Exception):
+            self._replace(actor, call.answer)
+        elif call.what == READY:
+            trouble, name, actor.pid = call.answer
+            if trouble is not None:
+                raise WorkerError(f"worker {actor.number} could not start:\n{trouble}")
+            if name == self._host != "":
+                self._begin(actor)
+            else:
+                self._expect(actor, CLOCK, actor.handle.clock.remote())
+        elif call.what == CLOCK:
+            actor.ahead = call.answer - (call.given + time.monotonic()) / 2
+            self._begin(actor)
+        else:
+            self._hear_of_task(actor, call)
+
+    def _begin(self, actor: _Actor) -> None:
+        actor.ready = True
+        self._starts[actor.number] = 0
+        self._is_ready(actor.number)
+
+    def _hear_of_task(self, actor: _Actor, call: _Call) -> None:
+        large = isinstance(call.answer, tuple)
+        (kind, task_id, *content), arrays = read(call.answer[0] if large else bytearray(call.answer))
+        if kind == ANSWER:
+            finite, started, finished, is_tuple = content
+            answer = tuple(call.answer[1]) if large else arrays or ()
+            times = fitted(started, finished, call.given - self._zero, self.now())
+            self._has_answered(actor.number, task_id, answer if is_tuple else answer[0], finite, *times)
+        else:
+            for later in actor.calls:  # what it was given beside goes to the line again, behind the failed task
+                self._waiting.pop(later.ref, None)
+            actor.calls.clear()
+            self._has_failed(actor.number, task_id, *content)
+
+    def _replace(self, actor: _Actor, error: Exception) -> None:
+        """An actor has died, or Ray has lost sight of it: ask for another in its place, report what it held."""
+        number, how = actor.number, in_brief(error)
+        self._discard(actor)
+        if actor.ready:
+            self._has_died(number, how)
+        elif self._starts[number] >= MAX_STARTS:
+            raise WorkerError(f"worker {number} ended {MAX_STARTS} times before it was ready; the last one {how}")
+        self._actors[number] = self._spawn(number)
+        self._feed_all()
+
+    def _discard(self, actor: _Actor) -> None:
+        for call in actor.calls:
+            self._waiting.pop(call.ref, None)
+        actor.calls.clear()
+        with contextlib.suppress(Exception):  # it may be dead already, or the cluster gone
+            self._ray.kill(actor.handle)
+
+    def _use_new_nodes(self) -> None:
+        """Where any worker serves any client: more workers if the cluster has more CPUs than there are."""
+        assert self._session is not None
+        self._next_look = time.monotonic() + LOOK_EVERY
+        while len(self._actors) < self._session.n_cpus():
+            number = self._dispatch.add_worker()
+            self._free.append(0)
+            self._starts.append(0)
+            self._actors.append(self._spawn(number))
+
+    def close(self) -> None:
+        while self._actors:
+            self._discard(self._actors.pop())
+        self._waiting = {}
+        self._setup = self._make = None
+        self._forget()
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+
+def need_ray() -> Any:
+    """The module ray."""
+    try:
+        return importlib.import_module("ray")
+    except ImportError as error:
+        raise WorkerError(f'RayCluster needs Ray, which cannot be imported ({error}): pip install "tardigrad[ray]"') from error
+
+
+def _actor_class() -> type:
+    """The class of the actors; made in a function, so that it is sent by value, to processes that may not find this module."""
+
+    class TardigradWorker:
+        def __init__(self, path: list[str], setup: tuple[bytes, list[Any]]) -> None:
+            import sys
+            import traceback
+
+            self.trouble, self.host = None, ""
+            try:
+                sys.path += [entry for entry in path if entry not in sys.path]
+                from tardigrad.engines import ray_worker
+
+                self.host, self.now = ray_worker.host(), ray_worker.clock
+                self.answer = ray_worker.Worker(*setup).work
+            except Exception:
+                self.trouble = traceback.format_exc()
+
+        def ready(self) -> tuple[str | None, str, int]:
+            return self.trouble, self.host, os.getpid()
+
+        def clock(self) -> float:
+            return self.now()
+
+        def work(self, message: bytes, points: Any = ()) -> Any:
+            return self.answer(message, points)
+
+    return TardigradWorker
+
+
+def _checked(address: Any) -> str | None:
+    if address is None or address in ("auto", "local"):
+        return address
+    if not isinstance(address, str) or not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+        raise InvalidInputError(f"address must be 'host:port', 'auto', 'local' or None, not {address!r}")
+    if "://" in address:
+        raise InvalidInputError(
+            f"address must be 'host:port', not {address!r}: run the script on a node of the cluster; Ray's client protocol"
+            " has no object store"
+        )
+    return address
