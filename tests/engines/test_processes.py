@@ -15,6 +15,7 @@ from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
+from tardigrad.engines.shared_memory import Blocks, Layouts, SharedBuffer
 
 
 def run(problem=None, engine=None, stop=None, rule=None, **kwargs):
@@ -568,3 +569,63 @@ def test_large_points_in_shared_memory_are_in_a_checkpoint(tmp_path):
     both = td.resume(tmp_path, stop=td.MaxUpdates(60))
     assert len(set(both.trace["task"].tolist())) == 60
     assert td.replay(tmp_path).identical
+
+
+class ManyBlocks(td.Observer):
+    """The most descriptors that this process had open, and a worker of it, while a run went on."""
+
+    every = 50
+
+    def __init__(self, engine):
+        self.engine, self.most = engine, 0
+
+    def observe(self, moment):
+        for pid in ("self", *self.engine.pids):
+            self.most = max(self.most, len(os.listdir(f"/proc/{pid}/fd")))
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="descriptors are counted in /proc")
+def test_many_versions_in_use_need_few_descriptors():
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 50))  # a client each: as many versions wait in the lines of two workers
+    engine = td.Processes(2)
+    seen = ManyBlocks(engine)
+    problem = td.LeastSquares((X, X[:, 0]), td.Iid(400))
+    result = td.run(td.AsyncSGD(1e-4), problem, engine, stop=td.MaxUpdates(1000), observers=[seen])
+    assert seen.most < len(os.listdir("/proc/self/fd")) + 40
+    assert td.replay(result).identical
+
+
+def test_memory_is_taken_for_what_is_used_and_mapped_a_few_times():
+    buffer = SharedBuffer()
+    mappings = {}
+    try:
+        blocks, layouts = Blocks(buffer), Layouts()
+        point = (np.ones(512),)
+        for _ in range(500):
+            look = blocks.put(point, *layouts.of(point)).arrays[0]
+            mappings[id(look.base)] = look.base
+        taken = os.fstat(buffer.fd).st_blocks * 512
+    finally:
+        buffer.close()
+    assert len(mappings) < 12
+    assert taken <= 500 * 4096 + 4096
+
+
+class Says(Constantly):
+    """Counts replies of one kind."""
+
+    def receive(self, state, reply, rng):
+        got, sent = (p if isinstance(p, tuple) else (p,) for p in (reply.payload, self.payload))
+        assert [(a.shape, a.dtype) for a in got] == [(a.shape, a.dtype) for a in sent]
+        state.version += 1
+        return state, [state.task(0)]
+
+    def work(self, problem, task, points, rng, cache):
+        return self.payload
+
+
+@pytest.mark.parametrize("payload", [(), (np.empty(0),), np.empty((0, 3))], ids=["nothing", "no entry", "no row"])
+def test_a_payload_without_a_number_arrives(payload):
+    result = run(rule=Says(payload), engine=td.Processes(1), stop=td.MaxUpdates(20))
+    assert result.status is td.Status.MAX_UPDATES

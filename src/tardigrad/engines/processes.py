@@ -159,7 +159,7 @@ class Processes(RealEngine):
     def house(self, x: Array) -> Array:
         if self.points == "snapshot":
             return super().house(x)
-        housed = np.ndarray(x.shape, x.dtype, self._live.mapped(x.nbytes))
+        housed = np.ndarray(x.shape, x.dtype, self._live.take(x.nbytes))
         np.copyto(housed, x)
         return housed
 
@@ -298,7 +298,7 @@ def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) 
         offsets.append((begin, begin + array.nbytes))
         begin = -(-(begin + array.nbytes) // 64) * 64
     head = pickle.dumps((offsets, main), pickle.HIGHEST_PROTOCOL)
-    memory = buffer.mapped(begin)
+    memory = buffer.take(begin)
     memory[:8] = len(head).to_bytes(8, "little")
     memory[8 : 8 + len(head)] = head
     for (low, high), array in zip(offsets, arrays, strict=True):

@@ -4,7 +4,8 @@ Rules of this file:
 
 - a buffer is a file descriptor that children inherit; it is in no folder, so nothing is left behind
   however a process ends;
-- a buffer grows by lengthening the file: whoever has the descriptor maps the new length at need;
+- a buffer grows by lengthening the file: whoever has the descriptor maps the new length at need. The file doubles,
+  memory is taken only for what is used: each mapping that arrays look into keeps a descriptor, so there must be few;
 - arrays begin at multiples of 64 bytes.
 """
 
@@ -74,18 +75,24 @@ class SharedBuffer:
         self.fd = _anonymous_file() if fd is None else fd
         self._access = mmap.ACCESS_WRITE if writable else mmap.ACCESS_READ
         self._map: mmap.mmap | None = None
+        self._taken = 0
+
+    def take(self, n_bytes: int) -> mmap.mmap:
+        """The memory, its first bytes, so many, there to be written."""
+        if n_bytes > self._taken:
+            try:
+                self._lengthen(_aligned(n_bytes))
+            except OSError as error:
+                raise WorkerError(
+                    f"cannot get {n_bytes / 2**20:.0f} MiB of shared memory ({error.strerror}): use fewer workers or"
+                    " tasks in flight, or a machine with more memory"
+                ) from error
+            self._taken = _aligned(n_bytes)
+        return self.mapped(n_bytes)
 
     def mapped(self, n_bytes: int) -> mmap.mmap:
-        """The memory, at least so many bytes of it; lengthened if this process writes."""
+        """The memory, at least so many bytes of it."""
         if self._map is None or len(self._map) < n_bytes:
-            if self._access == mmap.ACCESS_WRITE and os.fstat(self.fd).st_size < n_bytes:
-                try:
-                    self._lengthen(_aligned(n_bytes))
-                except OSError as error:
-                    raise WorkerError(
-                        f"cannot get {n_bytes / 2**20:.0f} MiB of shared memory ({error.strerror}): use fewer workers or"
-                        " tasks in flight, or a machine with more memory"
-                    ) from error
             # arrays may still look into an older mapping: it goes when they do
             try:
                 self._map = mmap.mmap(self.fd, 0, access=self._access)
@@ -94,10 +101,11 @@ class SharedBuffer:
         return self._map
 
     def _lengthen(self, n_bytes: int) -> None:
+        length = os.fstat(self.fd).st_size
+        if length < n_bytes:
+            os.ftruncate(self.fd, max(n_bytes, 2 * length))
         if hasattr(os, "posix_fallocate"):  # memory that is not there is missed now, not by a bus error later
-            os.posix_fallocate(self.fd, 0, n_bytes)
-        else:
-            os.ftruncate(self.fd, n_bytes)
+            os.posix_fallocate(self.fd, self._taken, n_bytes - self._taken)
 
     def close(self) -> None:
         """Give the descriptor back; the memory goes with the last array that looks into it."""
@@ -146,7 +154,7 @@ class Blocks:
         if free:
             block = free.pop()
         else:
-            self.buffer.mapped(self._end + size)
+            self.buffer.take(self._end + size)
             block = Block(self._end, size)
             self._end += size
         if block.layout != layout:
@@ -188,7 +196,7 @@ def _anonymous_file() -> int:
 
 def _size_class(n_bytes: int) -> int:
     step = max(ALIGNMENT, 1 << max(n_bytes.bit_length() - 3, 0))
-    return -(-n_bytes // step) * step
+    return -(-max(n_bytes, 1) // step) * step  # nothing takes a place, too: an empty file cannot be mapped
 
 
 def _aligned(n_bytes: int) -> int:
