@@ -2,6 +2,7 @@
 
 import signal
 import threading
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from block_rule import BlockDescent
 
 import tardigrad as td
 from conftest import make_problem
+from tardigrad.core.free_loop import LOOK
 from tardigrad.core.plain import same_bits
 
 
@@ -124,7 +126,7 @@ def test_limits_of_time_and_oracle_calls():
     assert result.status is td.Status.CONVERGED
 
 
-def test_divergence_keeps_the_iterate_of_the_slice_before():
+def test_divergence_keeps_a_finite_iterate():
     result = free(td.Hogwild(1e200), shared(2), 2, n=100, snapshot_every=5)
     assert result.status is td.Status.DIVERGED
     assert np.isfinite(result.x).all()
@@ -164,6 +166,60 @@ def test_interrupt_ends_a_slice():
     assert sum(result.state.counts) == result.state.version
 
 
+class Slowly(Counting):
+    def gradient(self, client, x, sample=None):
+        time.sleep(0.05)
+        return super().gradient(client, x)
+
+
+class Twice(td.Threads):
+    """Two interrupts while the first slice goes on."""
+
+    def run_free(self, blocks, state, until, look):
+        looks = []
+
+        def look_and_interrupt():
+            seconds = look()
+            looks.append(seconds)
+            if len(looks) == 2:
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
+            return seconds
+
+        super().run_free(blocks, state, until, look_and_interrupt)
+
+
+def test_a_second_interrupt_leaves_a_checkpoint_that_counts_every_update(tmp_path):
+    problem, stop = Slowly(4, 8), td.MaxUpdates(10**9)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        td.run(BlockDescent(step=1.0), problem, Twice(4, lock_free=True), stop=stop, checkpoint=tmp_path)
+    assert "the run up to there is in" in caught.value.__notes__[0]
+    state = td.Result.load(tmp_path, problem).state
+    assert state.x.sum() / 2 == state.version == sum(state.counts) > 0
+
+
+class Watches(Counting):
+    """The second client is slow: it looks whether the first goes on for longer than the time between two looks."""
+
+    def gradient(self, client, x, sample=None):
+        if client == 0:
+            self.calls = getattr(self, "calls", 0) + 1
+            time.sleep(0.001)
+        elif not hasattr(self, "goes_on"):
+            time.sleep(3 * LOOK)
+            before, end = getattr(self, "calls", 0), time.monotonic() + 5.0
+            while (calls := getattr(self, "calls", 0)) < before + 3 and time.monotonic() < end:
+                time.sleep(0.001)
+            self.goes_on = calls >= before + 3
+        return super().gradient(client, x)
+
+
+def test_nobody_waits_for_a_slow_worker_while_nobody_looks():
+    problem = Watches(2, 8)
+    free(td.Hogwild(1e-6), problem, 2, stop=td.MaxSeconds(4 * LOOK))
+    assert problem.goes_on
+
+
 def test_injected_durations_make_workers_unequal():
     engine = td.Threads(2, timing=td.PerClient([0.001, 0.02]), lock_free=True)
     result = td.run(td.Hogwild(0.01), shared(2), engine, stop=td.MaxUpdates(100))
@@ -180,7 +236,7 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     with pytest.raises(td.InvalidInputError, match="lock-free run has no deadline"):
         td.Threads(2, deadline=1.0, lock_free=True)
     with pytest.raises(td.InvalidInputError, match="Simulated has no lock-free runs"):
-        td.Simulated(td.Constant(1.0)).run_free([], None, 1, 1.0)
+        td.Simulated(td.Constant(1.0)).run_free([], None, 1, lambda: 1.0)
     result = free(td.Hogwild(0.05), shared(2), 2)
     with pytest.raises(td.ReplayError, match="cannot be replayed"):
         td.replay(result)

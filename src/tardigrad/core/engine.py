@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +91,11 @@ class Engine(Plain):
         """Go on from what `in_flight` gave, right after `open`, instead of the rule's first tasks."""
         raise RunFileError(f"runs cannot be resumed on {type(self).__name__}: it does not define take_up")
 
-    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, seconds: float) -> None:
-        """Let workers apply an in-place rule to `blocks` until the state's version is `until`, or the time is over.
+    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, look: Callable[[], float]) -> None:
+        """Let workers apply an in-place rule to `blocks` until the state's version is `until`, or `look` says 0.
 
-        Counts updates in the state, in all and by worker.
+        `look` is called again after the seconds that it gives. Updates are counted in the state, in all and (in a new
+        list) by worker, when all workers have stopped: also before an exception.
         """
         raise InvalidInputError(f"{type(self).__name__} has no lock-free runs")
 

@@ -2,8 +2,10 @@
 
 Rules of this file:
 
-- workers run in slices; what ends a run, observers, checkpoints and Ctrl-C are looked at between two slices;
-- a slice makes exactly the updates that it was asked for, unless its time is over: then fewer;
+- workers run in slices, from one look of observers or checkpoints to the next; between two of them nobody works, so
+  there are as few as can be: a slow worker makes all wait at the end of each;
+- while a slice goes on, Ctrl-C, the limit of time and whether the iterate is finite are looked at now and then;
+- a slice makes exactly the updates that it was asked for, unless it is ended: then fewer;
 - there is no trace, so no replay: the state counts updates by worker. With one worker a run repeats.
 """
 
@@ -29,8 +31,8 @@ from tardigrad.core.watch import Verdict
 if TYPE_CHECKING:
     from tardigrad.core.result import Result
 
-#: longest slice in seconds: how late Ctrl-C and limits of time are seen
-SLICE = 0.2
+#: longest time between two looks in seconds: how late Ctrl-C is seen
+LOOK = 0.2
 
 
 def check_free(rule: Rule[Any], x0: Array) -> None:
@@ -81,19 +83,21 @@ class FreeLoop(Loop):
             now = self.engine.now()
             if now >= bounds.seconds:
                 return self.out_of_time()
-            before = state.x.copy()
+            self._last, counts = state.x.copy(), state.counts
+            self.whole = False
             # a slice that ends with an exception has made whole updates too
             try:
-                self.engine.run_free(self._blocks, state, min(watch.due, most), min(SLICE, bounds.seconds - now))
+                self.engine.run_free(self._blocks, state, min(watch.due, most), self._look)
             finally:
                 if state.bounds:
                     np.concatenate(self._blocks, axis=-1, out=state.x)
                 self._count()
+                self.whole = state.counts is not counts
             if not math.isfinite(state.x.dot(state.x)):
-                state.x[...] = before
+                state.x[...] = self._last
                 return Status.DIVERGED, (
-                    f"the iterate is not finite any more after {state.version} updates; the result is that of the slice before."
-                    " A smaller step may help"
+                    f"the iterate is not finite any more after {state.version} updates; the result is that of the last look at"
+                    " it before. A smaller step may help"
                 )
             if state.version >= watch.due:
                 verdict = watch.look(self.moment())
@@ -102,6 +106,17 @@ class FreeLoop(Loop):
             if state.version >= most:
                 return Status.MAX_ORACLE_CALLS, f"reached the limit of {bounds.oracle_calls} oracle calls"
         return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
+
+    def _look(self) -> float:
+        """Seconds until the next look while workers work; 0 if they are to stop."""
+        left = self.bounds.seconds - self.engine.now()
+        if self.interrupted or left <= 0:
+            return 0.0
+        now = np.concatenate(self._blocks, axis=-1)
+        if not math.isfinite(now.dot(now)):
+            return 0.0
+        self._last = now
+        return min(LOOK, left)
 
     def _cost(self) -> int:
         return self.rule.oracle_calls(Task(0, 0))

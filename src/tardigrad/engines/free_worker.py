@@ -30,7 +30,9 @@ class Slice:
         self.blocks = blocks
         self.numbers = count(state.version)
         self.until = until
-        self.done = list(state.counts)
+        self.done = list(state.counts) if len(state.counts) == n_workers else [0] * n_workers
+        #: tasks that each worker has done in this slice, once it has ended
+        self.ended: list[int | None] = [None] * n_workers
         self.n_workers = n_workers
         self.n_clients = state.n_clients
         self.halt = False
@@ -85,10 +87,10 @@ class FreeWorker:
             except BaseException:
                 if failures == MAX_FAILURES:
                     return self._give_up(part, task, f"failed {failures} times")
-        if self.timing is not None:
-            u = self.uniform(task.id) if self.timing.random else 0.5
-            self.closing.wait(max(0.0, began + self.timing.duration(task.client, began - zero, u) - time.monotonic()))
         try:
+            if self.timing is not None:
+                u = self.uniform(task.id) if self.timing.random else 0.5
+                self.closing.wait(max(0.0, began + self.timing.duration(task.client, began - zero, u) - time.monotonic()))
             write_free(self.rule, part.blocks, payload, task)
         except BaseException:  # not tried again: half of it may be written
             return self._give_up(part, task, "could not be written")

@@ -11,9 +11,11 @@ Rules of this file:
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 import traceback
+from collections.abc import Callable
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -24,7 +26,7 @@ from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
 from tardigrad.engines.free_worker import FreeWorker, Slice
-from tardigrad.engines.real import RealEngine
+from tardigrad.engines.real import PATIENCE, RealEngine
 from tardigrad.engines.work import at_work, doing
 
 
@@ -109,7 +111,8 @@ class Threads(RealEngine):
             while (job := inbox.get()) is not None:
                 if isinstance(job, Slice):
                     assert free is not None
-                    news.put((number, free.run(job, self._zero)))
+                    job.ended[number] = free.run(job, self._zero)
+                    news.put((number,))
                     continue
                 task, points = job
                 try:
@@ -118,25 +121,32 @@ class Threads(RealEngine):
                     news.put((number, task.id, traceback.format_exc()))
                 del job, task, points  # not kept while it waits
 
-    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, seconds: float) -> None:
+    def run_free(self, blocks: list[Array], state: InPlaceState, until: float, look: Callable[[], float]) -> None:
         n_workers, n_clients = len(self._threads), state.n_clients
         if state.bounds and n_workers > n_clients:
             raise InvalidInputError(f"each of {n_clients} blocks has one owner: {n_workers} workers are too many")
-        state.counts = state.counts if len(state.counts) == n_workers else [0] * n_workers
         job = Slice(blocks, state, until, n_workers)
-        for inbox in self._inboxes:
-            inbox.put(job)
-        end = time.monotonic() + seconds
-        for _ in range(n_workers):
-            try:
-                number, done = self._news.get(timeout=max(0.0, end - time.monotonic()))
-            except Empty:
-                job.halt = True
-                number, done = self._news.get()
-            state.counts[number] += done
-            state.version += done
+        try:
+            for inbox in self._inboxes:
+                inbox.put(job)
+            while None in job.ended and (seconds := look()) > 0:
+                self._wait_for(job, seconds)
+        finally:  # also after a second Ctrl-C: what workers are at is written, and counted
+            job.halt = True
+            while None in job.ended:
+                self._wait_for(job, PATIENCE)
+            done = [number or 0 for number in job.ended]
+            state.version += sum(done)
+            state.counts = [before + now for before, now in zip(job.done, done, strict=True)]
         if job.error:
             raise WorkerError(job.error)
+
+    def _wait_for(self, job: Slice, seconds: float) -> None:
+        """Wait until all workers have ended a slice, but not longer."""
+        end = time.monotonic() + seconds
+        while None in job.ended and (left := end - time.monotonic()) > 0:
+            with contextlib.suppress(Empty):
+                self._news.get(timeout=left)  # says only that somebody has ended: the numbers are in the slice
 
     def _keep(self, points: Points, fresh: bool) -> Points:
         return points if fresh else tuple([point.copy() for point in points])
