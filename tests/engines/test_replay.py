@@ -20,6 +20,27 @@ def test_a_replay_has_the_recorded_times_and_workers(result):
     assert again.message == "the recorded trace ends here, after 30 replies"
 
 
+class CutOff(td.Observer):
+    every = 5
+
+    def observe(self, moment):
+        if moment.version == 25:
+            raise ZeroDivisionError("a run that is cut off on purpose")
+
+
+@pytest.mark.parametrize("snapshot_every", [None, 10, 25])
+def test_a_checkpoint_of_a_run_that_was_cut_off_replays(tmp_path, small_problem, snapshot_every):
+    engine, stop = td.Simulated(td.Exponential(1.0)), td.MaxUpdates(30)
+    kept = {"checkpoint": tmp_path, "snapshot_every": snapshot_every, "observers": CutOff()}
+    with pytest.raises(ZeroDivisionError, match="on purpose"):
+        td.run(td.AsyncSGD(0.1), small_problem, engine, stop=stop, **kept)
+    saved = td.Result.load(tmp_path)
+    assert saved.status is td.Status.UNFINISHED
+    assert td.replay(saved).difference == ""
+    saved.state.x[0] += 1e-9
+    assert td.replay(saved).difference == "the final states differ"
+
+
 def test_another_problem_is_seen_in_the_iterates(result):
     replayed = td.replay(result, problem=make_problem(batch=4))
     assert not replayed.identical
