@@ -50,6 +50,15 @@ def test_large_iterates_are_updated_with_the_same_bits_as_numpy_gives():
         assert same_bits(x, expected)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int64, np.int16, np.bool_])
+def test_gradients_of_another_type_are_mixed_as_numpy_does(dtype):
+    rng = np.random.default_rng(0)
+    x, g = rng.normal(size=100_001).astype(np.float32), (10 * rng.normal(size=100_001)).astype(dtype)
+    expected = x - (g * np.asarray(np.float32(0.3))).astype(np.float32)
+    td.Hogwild(0.3).write(x, g, td.Task(0, 0))
+    assert same_bits(x, expected)
+
+
 def test_a_gradient_of_another_shape_is_named():
     with pytest.raises(td.InvalidInputError, match=r"a gradient has shape \(3,\), the iterate \(4,\)"):
         td.Hogwild(0.3).write(np.zeros(4), np.zeros(3), td.Task(0, 0))

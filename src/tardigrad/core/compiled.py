@@ -20,10 +20,13 @@ from tardigrad.core.task import Array
 
 
 def subtract_scaled(x: Array, g: Array, step: Any) -> None:
-    """``x -= step * g`` for vectors, in one pass and without a temporary; `step` is taken as a number of x's type."""
+    """``x -= step * g`` for vectors, `step` as a number of x's type; of one type in one pass, without a temporary."""
     if g.shape != x.shape or x.ndim != 1:
         raise InvalidInputError(f"a gradient has shape {g.shape}, the iterate {x.shape}: they must be equal vectors")
-    _subtract_scaled()(x, g, x.dtype.type(step))
+    if g.dtype == x.dtype:
+        _subtract_scaled()(x, g, x.dtype.type(step))
+    else:  # types are mixed by NumPy's rules, not numba's, and nothing is compiled in the middle of a run
+        x -= np.multiply(g, x.dtype.type(step), np.empty_like(x))
 
 
 @lru_cache
