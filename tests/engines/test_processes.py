@@ -629,3 +629,28 @@ class Says(Constantly):
 def test_a_payload_without_a_number_arrives(payload):
     result = run(rule=Says(payload), engine=td.Processes(1), stop=td.MaxUpdates(20))
     assert result.status is td.Status.MAX_UPDATES
+
+
+class Forks(Murderous):
+    """The first worker forks a process, which keeps the line to the server open until it is told, and is killed."""
+
+    def gradient(self, client, x, sample=None):
+        forked, over = os.path.join(self.folder, "forked"), os.path.join(self.folder, "over")
+        if client == 0 and not os.path.exists(forked):
+            open(forked, "w").close()
+            if os.fork():
+                os.kill(os.getpid(), signal.SIGKILL)
+            end = time.monotonic() + 10.0
+            while not os.path.exists(over) and time.monotonic() < end:
+                time.sleep(0.05)
+            open(os.path.join(self.folder, "gone"), "w").close()
+            os._exit(0)
+        return super().gradient(client, x, sample)
+
+
+def test_a_dead_worker_is_noticed_although_its_line_is_kept_open(tmp_path):
+    result = run(Forks(tmp_path, 0), rule=td.SyncSGD(0.05))
+    assert not (tmp_path / "gone").exists()
+    (tmp_path / "over").touch()
+    assert [incident["kind"] for incident in result.incidents] == ["died", "replaced"]
+    assert len(set(result.trace["task"].tolist())) == len(result.trace) == 200
