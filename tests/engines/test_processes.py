@@ -654,3 +654,19 @@ def test_a_dead_worker_is_noticed_although_its_line_is_kept_open(tmp_path):
     (tmp_path / "over").touch()
     assert [incident["kind"] for incident in result.incidents] == ["died", "replaced"]
     assert len(set(result.trace["task"].tolist())) == len(result.trace) == 200
+
+
+def test_an_engine_whose_close_was_interrupted_runs_again(monkeypatch):
+    engine, discard = td.Processes(2), td.Processes._discard
+
+    def interrupted(self, worker):
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(td.Processes, "_discard", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(engine=engine)
+    assert td.Processes._discard is discard
+    assert len(engine.pids) == 2
+    assert run(engine=engine).status is td.Status.MAX_UPDATES
+    assert not engine.pids

@@ -287,7 +287,8 @@ class Processes(RealEngine):
         for worker in self._pool:
             worker.process.kill()  # workers hold nothing that is not kept here
         while self._pool:
-            self._discard(self._pool.pop())
+            self._discard(self._pool[-1])  # may be interrupted: what is left then is ended by the next `open` or `close`
+            self._pool.pop()
         while self._buffers:
             self._buffers.pop().close()
         self._forget()  # arrays that look into shared memory keep a descriptor of it

@@ -96,6 +96,7 @@ class RealEngine(Engine):
     def open(self, half: WorkerHalf, placement: Placement) -> None:
         if self.timing is not None:
             self.timing.check(placement.n_clients)
+        self.close()  # does something only where Ctrl-C came while an earlier run was closed
         n_workers = self.n_workers(placement)
         self._forget()
         self.incidents = []
