@@ -85,6 +85,17 @@ def test_an_exception_at_a_worker_shows_its_traceback():
         run(Raising())
 
 
+class Exiting(Raising):
+    def gradient(self, client, x, sample=None):
+        sys.exit("an oracle that ends its program")
+
+
+@pytest.mark.parametrize("engine", [td.Processes, td.Threads])
+def test_a_task_that_ends_its_program_shows_where(engine):
+    with pytest.raises(td.WorkerError, match=r"(?s)failed 3 times.*in gradient.*SystemExit: an oracle that ends its program"):
+        run(Exiting(), engine(2))
+
+
 class Unpicklable(Raising):
     def __init__(self):
         self.lock = threading.Lock()

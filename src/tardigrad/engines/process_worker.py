@@ -88,7 +88,7 @@ def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory:
                 blocks.give_back(taken.popleft())
             block = blocks.put(arrays, shape, n_bytes)
             taken.append(block)
-        except Exception:
+        except (Exception, SystemExit):  # also sys.exit in a user's code: it is to be shown where
             send(line, REPLY, (FAILED, task.id, 0, 0, 0, 0.0, 0.0), traceback.format_exc())
             continue
         fields = (ANSWER, task.id, finite, words.number((is_tuple, shape)), block.offset, started, finished)
