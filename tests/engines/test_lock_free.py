@@ -154,6 +154,14 @@ def test_resumed_with_one_worker_it_equals_the_uninterrupted_run(tmp_path):
     assert same_bits(td.resume(tmp_path / "blocks", stop=td.MaxUpdates(41)).x, free(BlockDescent(), problem, 1, n=41).x)
 
 
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_resumed_with_another_number_of_workers_it_counts_all_updates(tmp_path, workers):
+    free(BlockDescent(step=1.0), Counting(4, 8), 3, n=50, checkpoint=tmp_path)
+    engine = td.Threads(workers, lock_free=True)
+    result = td.resume(tmp_path, problem=Counting(4, 8), engine=engine, stop=td.MaxUpdates(120))
+    assert sum(result.state.counts) == result.state.version == result.x.sum() / 2 == 120
+
+
 class Failing(Counting):
     def gradient(self, client, x, sample=None):
         if x[0] > 20:

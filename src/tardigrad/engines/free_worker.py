@@ -30,7 +30,8 @@ class Slice:
         self.blocks = blocks
         self.numbers = count(state.version)
         self.until = until
-        self.done = list(state.counts) if len(state.counts) == n_workers else [0] * n_workers
+        # where a run was resumed with fewer workers, the counts of the others stay
+        self.done = state.counts + [0] * (n_workers - len(state.counts))
         #: tasks that each worker has done in this slice, once it has ended
         self.ended: list[int | None] = [None] * n_workers
         self.n_workers = n_workers

@@ -16,6 +16,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from itertools import zip_longest
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -137,7 +138,7 @@ class Threads(RealEngine):
                 self._wait_for(job, PATIENCE)
             done = [number or 0 for number in job.ended]
             state.version += sum(done)
-            state.counts = [before + now for before, now in zip(job.done, done, strict=True)]
+            state.counts = [before + now for before, now in zip_longest(job.done, done, fillvalue=0)]
         if job.error:
             raise WorkerError(job.error)
 
