@@ -642,6 +642,48 @@ def test_a_payload_without_a_number_arrives(payload):
     assert result.status is td.Status.MAX_UPDATES
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, *([signal.SIGRTMIN + 6] if hasattr(signal, "SIGRTMIN") else [])])
+def test_a_worker_killed_by_any_signal_is_replaced(tmp_path, number):
+    class Once(td.Observer):
+        every = 20
+
+        def observe(self, moment):
+            if moment.version == 20:
+                os.kill(engine.pids[1], number)
+
+    engine = td.Processes(2)
+    result = run(engine=engine, rule=td.SyncSGD(0.05), observers=[Once()])
+    assert result.status is td.Status.MAX_UPDATES
+    name = "SIGTERM" if number == signal.SIGTERM else f"signal {int(number)}"
+    assert result.incidents[0]["text"] == f"worker 1 was killed by {name}"
+
+
+def test_a_worker_that_hangs_while_it_is_started_again_is_replaced(monkeypatch, caplog):
+    spawn, spawned = td.Processes._spawn, []
+
+    def stopped(self, number):
+        worker = spawn(self, number)
+        spawned.append(number)
+        if len(spawned) == 3:  # the first that is started again
+            os.kill(worker.process.pid, signal.SIGSTOP)
+        return worker
+
+    class Once(td.Observer):
+        every = 20
+
+        def observe(self, moment):
+            if moment.version == 20:
+                os.kill(engine.pids[1], signal.SIGKILL)
+
+    monkeypatch.setattr(td.Processes, "_spawn", stopped)
+    monkeypatch.setattr("tardigrad.engines.processes.START_TIMEOUT", 3.0)
+    engine = td.Processes(2)
+    result = run(engine=engine, rule=td.SyncSGD(0.05), observers=[Once()], stop=td.MaxUpdates(50) | td.MaxSeconds(30))
+    assert result.status is td.Status.MAX_UPDATES
+    assert [incident["kind"] for incident in result.incidents] == ["died", "slow", "died", "replaced"]
+    assert "worker 1 was not ready after 3 s" in caplog.text
+
+
 class Forks(Murderous):
     """The first worker forks a process, which keeps the line to the server open until it is told, and is killed."""
 

@@ -63,6 +63,7 @@ class _Worker:
     life: int
     payload: SharedBuffer
     views: Views
+    born: float = field(default_factory=time.monotonic)
     words: Words = field(default_factory=Words)
     heard: list[Any] = field(default_factory=list)
 
@@ -206,7 +207,15 @@ class Processes(RealEngine):
             self._looked_for_dead = time.monotonic()
 
     def _look_for_dead(self) -> None:
-        """Replace workers that have ended although their lines have not: a process that they forked has a copy of it."""
+        """Replace workers that hang while they start, and those whose lines have not ended although they have.
+
+        A process that a worker forked has a copy of its line.
+        """
+        for number in self._gone:
+            worker = self._pool[number]
+            if time.monotonic() - worker.born > START_TIMEOUT and worker.process.poll() is None:
+                self._report("slow", number, None, f"worker {number} was not ready after {START_TIMEOUT:g} s: it is ended")
+                worker.process.kill()
         dead = [worker for worker in self._pool if worker.process.poll() is not None]
         if dead:
             with_news = {descriptor for descriptor, _ in self._poll.poll(0)}  # these are heard first
@@ -264,7 +273,7 @@ class Processes(RealEngine):
     def _replace(self, worker: _Worker) -> None:
         """A worker has died: start another in its place and report what it held."""
         code = self._discard(worker)
-        how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
         self._has_died(worker.number, how)
         self._pool[worker.number] = self._spawn(worker.number)
 
@@ -292,6 +301,11 @@ class Processes(RealEngine):
         while self._buffers:
             self._buffers.pop().close()
         self._forget()  # arrays that look into shared memory keep a descriptor of it
+
+
+def _signal(number: int) -> str:
+    """The name of a signal; real-time signals have none."""
+    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
 
 
 def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) -> None:
