@@ -71,43 +71,70 @@ def test_a_path_means_every_minute(tmp_path, written, folder):
     assert written == [(40, "max_updates")]
 
 
-class Clock:
-    """Goes on by so many seconds at every update."""
-
-    def __init__(self, monkeypatch, seconds):
-        self.now, self.seconds = 1000.0, seconds
-        monkeypatch.setattr(checkpoints.time, "monotonic", lambda: self.now)
-
-    def __call__(self, problem):
-        gradient = type(problem).gradient
-
-        def slow(*args):
-            self.now += self.seconds
-            return gradient(*args)
-
-        return slow
+def saved_at(monkeypatch, tmp_path, seconds, n=100, **settings):
+    """Versions at which a keeper writes that is shown every version, each so many seconds after the last."""
+    now, found = [1000.0], []
+    monkeypatch.setattr(checkpoints.time, "monotonic", lambda: now[0])
+    keeper = checkpoints.Keeper(td.Checkpoint(tmp_path, **settings))
+    keeper.write = lambda run, rows: found.append(run)
+    for version in range(n):
+        keeper.look(version, lambda version=version: (version, None))
+        now[0] += seconds
+    keeper.close()
+    return found
 
 
 @pytest.mark.parametrize(("seconds", "every"), [(1.0, 5.0), (0.25, 5.0), (7.0, 5.0)])
-def test_every_so_many_seconds(tmp_path, monkeypatch, written, seconds, every):
-    clock = Clock(monkeypatch, seconds)
-    monkeypatch.setattr(td.LeastSquares, "gradient", clock(make_problem()))
-    go(td.Checkpoint(tmp_path, every_seconds=every), 100)
-    versions = [version for version, _ in written]
-    gaps = np.diff([0, *versions[:-1]]) * seconds
-    assert len(versions) > 3
-    assert (gaps >= every).all()
-    assert (gaps <= 1.2 * every + seconds).all()
+def test_every_so_many_seconds(tmp_path, monkeypatch, seconds, every):
+    gaps = np.diff([0, *saved_at(monkeypatch, tmp_path, seconds, every_seconds=every)]) * seconds
+    assert len(gaps) > 3
+    assert (gaps == max(seconds, every)).all()
 
 
-def test_with_both_whichever_comes_first(tmp_path, monkeypatch, written):
-    clock = Clock(monkeypatch, 1.0)
-    monkeypatch.setattr(td.LeastSquares, "gradient", clock(make_problem()))
-    go(td.Checkpoint(tmp_path, every_updates=3, every_seconds=5.0), 10)
-    assert [version for version, _ in written] == [3, 6, 9, 10]
-    written.clear()
-    go(td.Checkpoint(tmp_path, every_updates=30, every_seconds=5.0), 16)
-    assert [version for version, _ in written] == [5, 10, 15, 16]
+def test_with_both_whichever_comes_first(tmp_path, monkeypatch):
+    assert saved_at(monkeypatch, tmp_path, 1.0, 10, every_updates=3, every_seconds=5.0) == [3, 6, 9]
+    assert saved_at(monkeypatch, tmp_path, 1.0, 16, every_updates=30, every_seconds=5.0) == [5, 10, 15]
+
+
+class SlowsDown(td.Problem):
+    """A thousand quick gradients, then slow ones."""
+
+    n_clients, dim, shared_data, calls = 2, 3, True, 0
+
+    def fields(self):
+        return {}
+
+    def gradient(self, client, x, sample=None):
+        self.calls += 1
+        if self.calls > 1000:
+            time.sleep(0.02)
+        return x
+
+
+@pytest.mark.parametrize("lock_free", [False, True])
+def test_a_run_that_slows_down_is_saved_as_often(tmp_path, written, lock_free):
+    rule, engine = (td.Hogwild(0.1) if lock_free else td.AsyncSGD(0.1)), td.Threads(2, lock_free=lock_free)
+    kept = td.Checkpoint(tmp_path, every_seconds=0.1)
+    td.run(rule, SlowsDown(), engine, stop=td.MaxUpdates(1100), checkpoint=kept)
+    assert len([version for version, _ in written if 1000 < version < 1100]) >= 3
+
+
+def test_one_writer_a_folder(tmp_path):
+    class Look(td.Observer):
+        every = 10
+
+        def observe(self, moment):
+            if moment.version == 10:
+                with pytest.raises(td.RunFileError, match="is being written by another run: give each run a folder of its own"):
+                    go(td.Checkpoint(tmp_path), 5)
+                again = f"import tardigrad as td; td.Result.load({str(tmp_path / 'old')!r}).save({str(tmp_path)!r})"
+                done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
+                assert "is being written by another run" in done.stderr
+
+    go(None, 5).save(tmp_path / "old")
+    result = go(td.Checkpoint(tmp_path, every_updates=5), 40, observers=[Look()])
+    result.save(tmp_path)  # the run has ended
+    assert td.resume(tmp_path, stop=td.MaxUpdates(50)).state.version == 50
 
 
 @pytest.mark.parametrize(

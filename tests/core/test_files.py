@@ -27,8 +27,8 @@ CONTENT = {"arrays": {"a": np.arange(3.0), "b": np.zeros((0, 2))}, "trace": {"t"
 
 def write_run(folder, header, content):
     """Put all parts and commit them; the store."""
-    store = RunFolder(folder)
-    store.commit(header, [store.put(name, arrays) for name, arrays in content.items()])
+    with contextlib.closing(RunFolder(folder)) as store:
+        store.commit(header, [store.put(name, arrays) for name, arrays in content.items()])
     return store
 
 
@@ -320,6 +320,7 @@ def test_after_a_write_that_fails_anywhere_the_old_run_is_there_and_a_later_one_
         header, content = read_folder(folder)
         assert same(content, new if header["note"] == "new" else CONTENT)
         if header["note"] == "new":  # back to the old run
+            store.close()
             write_run(folder, {"note": "old"}, CONTENT)
             store = RunFolder(folder)
     store.commit({"note": "new"}, [store.put(name, arrays) for name, arrays in new.items()])

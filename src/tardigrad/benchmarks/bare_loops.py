@@ -20,6 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.compiled import subtract_scaled
+
 STEP = 1e-6  # so small that nothing decays into subnormal numbers, which are slow
 
 
@@ -77,16 +79,19 @@ def _bare_worker(line: Connection, files: list[int]) -> None:
         line.send_bytes(b"r")
 
 
-def numpy_threads(dim: int, n_updates: int, n_threads: int) -> float:
-    """Updates a second of threads that each run the update in NumPy on one iterate, without a lock."""
+def update_threads(dim: int, n_updates: int, n_threads: int, compiled: bool = False) -> float:
+    """Updates a second of threads that run nothing but the update on one iterate, in NumPy or as the compiled pass."""
     x = np.ones(dim)
     share = n_updates // n_threads
 
     def work() -> None:
         buffer = np.empty(dim)
         for _ in range(share):
-            np.multiply(x, STEP, buffer)
-            np.subtract(x, buffer, x)
+            if compiled:
+                subtract_scaled(x, x, STEP)
+            else:
+                np.multiply(x, STEP, buffer)
+                np.subtract(x, buffer, x)
 
     work()
     threads = [threading.Thread(target=work) for _ in range(n_threads)]

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tardigrad.benchmarks.bare_loops import STEP, numpy_threads, shared_memory_and_pipe
+from tardigrad.benchmarks.bare_loops import STEP, shared_memory_and_pipe, update_threads
 from tardigrad.benchmarks.harness import Row, n_cores, quiet, rates_in_turn
 from tardigrad.benchmarks.simulator import Identity, finished
 from tardigrad.core.drive import run
@@ -95,7 +95,7 @@ def ray_rows(dim: int, n_updates: int, processes: float) -> Iterator[Row]:
 
 
 def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
-    """Lock-free threads against NumPy loops on as many threads, and a thread against the NumPy loop of one."""
+    """Lock-free threads against bare loops on as many threads, in NumPy and compiled, and a thread against one NumPy loop."""
     threads = (1, 2, WORKERS)
 
     def ours(n_threads: int) -> float:
@@ -104,13 +104,18 @@ def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
         seconds = finished(run(Hogwild(STEP), problem, engine, stop=stop, snapshot_every=every)).history.seconds
         return (n_updates - every) / float(seconds[-1] - seconds[1])
 
-    jobs = [lambda n=n: numpy_threads(dim, n_updates, n) for n in threads] + [lambda n=n: ours(n) for n in threads]
-    best = rates_in_turn(*jobs)
-    alone = best[0]
-    for n_threads, bare, mine in zip(threads, best[: len(threads)], best[len(threads) :], strict=True):
-        name = f"Threads lock-free, dim {dim}, {n_threads} threads"
-        yield Row(name, mine, "updates/s", f"NumPy loop on {n_threads} threads, no lock", bare)
-        yield Row(f"{name}, each", mine / n_threads, "updates/s", "NumPy loop on one thread", alone)
+    kinds: list[Callable[[int], float]] = [
+        lambda n: update_threads(dim, n_updates, n),
+        lambda n: update_threads(dim, n_updates, n, compiled=True),
+        ours,
+    ]
+    best = iter(rates_in_turn(*[lambda n=n, kind=kind: kind(n) for kind in kinds for n in threads]))
+    plain, compiled, mine = ({n: next(best) for n in threads} for _ in kinds)
+    for n in threads:
+        name = f"Threads lock-free, dim {dim}, {n} threads"
+        yield Row(name, mine[n], "updates/s", f"NumPy loop on {n} threads, no lock", plain[n])
+        yield Row(name, mine[n], "updates/s", f"the same compiled pass, bare, on {n} threads", compiled[n])
+        yield Row(f"{name}, each", mine[n] / n, "updates/s", "NumPy loop on one thread", plain[1])
 
 
 def deaths(engine: Processes | RayCluster, allowed: float, seconds: float = 6.0, every: float = 0.5) -> Iterator[Row]:

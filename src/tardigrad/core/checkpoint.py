@@ -77,32 +77,36 @@ class Checkpoint(Plain):
 
 
 class Keeper:
-    """Writes the checkpoints of one run: tells the loop at which version it wants to look at the time."""
+    """Writes the checkpoints of one run.
+
+    Attributes
+    ----------
+    tick : float or None
+        Seconds after which the loop should look, whatever the version; None where only updates count.
+    """
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self._every_updates = checkpoint.every_updates or inf
         self._every_seconds = checkpoint.every_seconds or inf
+        self.tick = None if checkpoint.every_seconds is None else checkpoint.every_seconds / 10
         self._writer = RunWriter(Path(checkpoint.folder), checkpoint.with_problem)
         self.folder = checkpoint.folder
-        self._looked: tuple[int, float] | None = None
-        self._saved = 0.0
+        self._saved: float | None = None
         self._saved_at = 0.0
 
     def look(self, version: int, save: Callable[[], tuple[Result, Any]]) -> float:
         """Write a checkpoint if it is time for one; the version at which to look again."""
         now = time.monotonic()
-        if self._looked is None:
+        if self._saved is None:
             self._saved, self._saved_at = version, now
         if version - self._saved >= self._every_updates or now - self._saved_at >= self._every_seconds:
             self.write(*save())
             self._saved, self._saved_at = version, time.monotonic()
-        due = self._saved + self._every_updates
-        if self._every_seconds < inf:  # about ten looks between two checkpoints, from the rate since the last look
-            before, then = self._looked or (version, now)
-            rate = (version - before) / max(now - then, 1e-3)
-            due = min(due, version + max(1, int(rate * self._every_seconds / 10)))
-        self._looked = version, now
-        return due
+        return self._saved + self._every_updates
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        self._writer.close()
 
     def write(self, run: Result, rows: Any) -> None:
         """Write a checkpoint now."""

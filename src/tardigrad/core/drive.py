@@ -166,6 +166,7 @@ def execute(setup: Setup, observers: Observer | Sequence[Observer], earlier: Res
         stack.enter_context(single_threaded_blas())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         interrupted = stack.enter_context(_interrupt_flag())
+        stack.callback(session.close)
         stack.callback(setup.engine.close)
         return session.go(interrupted)
 
@@ -222,6 +223,11 @@ class _Session:
         if self.keeper is not None:
             self.keeper.write(result, result.trace)
         return result
+
+    def close(self) -> None:
+        """Let others write to the folder of the checkpoints."""
+        if self.keeper is not None:
+            self.keeper.close()
 
     def result(self, status: Status, message: str, trace: Trace, in_flight: bool) -> Result:
         """The run as it stands."""

@@ -104,7 +104,8 @@ def unpack_arrays(content: bytes, path: Path) -> dict[str, Array]:
 class RunFolder:
     """A folder that a run is written to, once or again and again while it goes on.
 
-    Parts are put one by one, then `commit` makes a header with some of them the run that is in the folder.
+    Parts are put one by one, then `commit` makes a header with some of them the run that is in the folder. Until it is
+    closed nobody else can write there: two writers would remove each other's files.
 
     Parameters
     ----------
@@ -115,6 +116,13 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = make_folder(path)
         self._parts: dict[str, dict[str, str]] = {}
+        self._lock = _lock(path)
+
+    def close(self) -> None:
+        """Let others write to the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def __contains__(self, name: str) -> bool:
         return name in self._parts
@@ -139,6 +147,27 @@ class RunFolder:
             if _LEFT.match(path.name) or (_OURS.search(path.name) and path.name not in wanted):
                 with contextlib.suppress(OSError):
                     path.unlink()
+
+
+def _lock(path: Path) -> int | None:
+    """A descriptor that keeps other writers away while it is open, also those of other processes; None if that cannot be."""
+    try:
+        import fcntl
+
+        descriptor = os.open(path, os.O_RDONLY)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise RunFileError(
+            f"{path} is being written by another run: give each run a folder of its own, or wait until that one has ended"
+        ) from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def read_folder(folder: Path, listed: str | None = None) -> tuple[dict[str, Any], dict[str, dict[str, Array]]]:

@@ -110,7 +110,7 @@ class FreeLoop(Loop):
     def _look(self) -> float:
         """Seconds until the next look while workers work; 0 if they are to stop."""
         left = self.bounds.seconds - self.engine.now()
-        if self.interrupted or left <= 0:
+        if self.interrupted or left <= 0 or not self.watch.due:  # the last: it is time for a checkpoint
             return 0.0
         now = np.concatenate(self._blocks, axis=-1)
         if not math.isfinite(now.dot(now)):

@@ -138,7 +138,10 @@ class Result:
             If the folder cannot be written.
         """
         writer = RunWriter(Path(folder), with_problem)
-        writer.write(self, self.trace)
+        try:
+            writer.write(self, self.trace)
+        finally:
+            writer.close()
         return writer.folder
 
     @classmethod

@@ -70,6 +70,10 @@ class RunWriter:
         self._problem: tuple[Any, str | None] | None = None
         self._stretches: dict[str, list[int]] = {"trace": [], "history": []}
 
+    def close(self) -> None:
+        """Let others write to the folder."""
+        self._store.close()
+
     def write(self, run: Result, rows: Rows) -> None:
         """Make `run`, its trace being `rows`, the run in the folder."""
         arrays: dict[str, Array] = {}

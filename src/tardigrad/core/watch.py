@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Sequence
 from math import inf
@@ -49,6 +50,7 @@ class Watch:
         self._opened: list[Observer] = []
         self._keeper: Keeper | None = None
         self._keeper_due = inf
+        self._over = threading.Event()
         self.due = 0.0
         self.measure_seconds = 0.0
 
@@ -61,6 +63,13 @@ class Watch:
     def keep(self, keeper: Keeper, save: Callable[[], tuple[Result, Recorder]]) -> None:
         """Let a keeper write checkpoints of what `save` gives."""
         self._keeper, self._save, self._keeper_due = keeper, save, 0.0
+        if keeper.tick is not None:
+            threading.Thread(target=self._remind, args=(keeper.tick,), name="tardigrad checkpoints", daemon=True).start()
+
+    def _remind(self, tick: float) -> None:
+        """Have the loop look now and then, however slowly updates come: a number that it reads anyway is set to zero."""
+        while not self._over.wait(tick):
+            self._keeper_due = self.due = 0.0
 
     @property
     def tolerances_due(self) -> list[float]:
@@ -126,5 +135,6 @@ class Watch:
         return Status.CONVERGED, f"{tolerance.measure} is {worst:.4g}, {bound}, after {moment.version} updates"
 
     def _close(self, status: Status | None, message: str) -> None:
+        self._over.set()
         while self._opened:
             self._opened.pop().close(status, message)
