@@ -2,8 +2,8 @@
 
 - both do asynchronous SGD with gradient = x, as many tasks in flight on as many actors, in turn, on one cluster;
 - rates are updates a second without the first tenth;
-- what `RayCluster` does and the plain loop does not: a trace with times, a check that each gradient is finite,
-  gradients that may be written to, and replacing actors that die;
+- what `RayCluster` does and the plain loop does not: a trace with times, a check that each gradient is finite, and
+  replacing actors that die;
 - the limit at dim 1000 is the server's processor: Ray's submitting a call (130 microseconds) and waiting for and
   fetching its result; at dim 1e6 it is the memory: `ray.put` of the iterate at the server, of the gradient at the
   worker, and the update, 1 to 2 ms each.
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.stopping import MaxUpdates
 from tardigrad.engines.ray_cluster import RayCluster, need_ray
+from tardigrad.engines.ray_session import Session
 from tardigrad.engines.real import cores
 from tardigrad.rules.gradient_descent import AsyncSGD
 
@@ -35,11 +37,7 @@ def rows(
     sizes: Sequence[tuple[int, int]] = SIZES, in_flight: Sequence[int] = (4, 8), workers: int = 4, rounds: int = 3
 ) -> Iterator[Row]:
     """All rows of the benchmark: the best of each over the rounds."""
-    ray = need_ray()
-    started = not ray.is_initialized()
-    if started:
-        ray.init(address="local", num_cpus=max(workers, cores()), include_dashboard=False, logging_level="ERROR")
-    try:
+    with closing(Session(need_ray(), "local", max(workers, cores()))):
         for dim, n_updates in sizes:
             for k in in_flight:
                 ours, plain = [], []
@@ -48,9 +46,6 @@ def rows(
                     ours.append(ray_cluster(dim, n_updates, k, workers))
                 name = f"RayCluster, dim {dim}, {k} tasks in flight on {workers} actors"
                 yield Row(name, max(ours), "updates/s", "plain ray.wait loop", max(plain))
-    finally:
-        if started:
-            ray.shutdown()
 
 
 class _Watch(Observer):

@@ -158,11 +158,10 @@ class RayCluster(RealEngine):
         with contextlib.closing(Session(ray, self.address, cores())) as session:
             return session.n_cpus()
 
-    def open(self, half: WorkerHalf, placement: Placement) -> None:
+    def _connect(self, placement: Placement) -> None:
         self._ray = need_ray()
         n_cpus = cores() if placement.shared_data else min(cores(), placement.n_clients)
         self._session = Session(self._ray, self.address, self.workers or n_cpus)
-        super().open(half, placement)
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
         self._setup = self._ray.put(pickled(half, self.timing))

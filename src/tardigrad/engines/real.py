@@ -97,6 +97,7 @@ class RealEngine(Engine):
         if self.timing is not None:
             self.timing.check(placement.n_clients)
         self.close()  # does something only where Ctrl-C came while an earlier run was closed
+        self._connect(placement)
         n_workers = self.n_workers(placement)
         self._forget()
         self.incidents = []
@@ -236,6 +237,9 @@ class RealEngine(Engine):
         LOG.log(level, "%s", text)
 
     # what a transport does
+
+    def _connect(self, placement: Placement) -> None:
+        """Reach for the place where workers will be, before it is asked how many there can be."""
 
     @abstractmethod
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
