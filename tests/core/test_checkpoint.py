@@ -119,6 +119,40 @@ def test_a_run_that_slows_down_is_saved_as_often(tmp_path, written, lock_free):
     assert len([version for version, _ in written if 1000 < version < 1100]) >= 3
 
 
+def test_a_new_run_does_not_replace_one_that_could_go_on(tmp_path):
+    go(tmp_path, 20)
+    with pytest.raises(td.RunFileError, match=r"holds a run already: go on with it .*overwrite=True"):
+        go(tmp_path, 5)
+    assert td.Result.load(tmp_path).state.version == 20
+    go(td.Checkpoint(tmp_path, overwrite=True), 5)
+    assert td.Result.load(tmp_path).state.version == 5
+
+
+def test_a_checkpoint_that_fails_is_tried_again_later_and_the_last_one_leaves_the_run(tmp_path, monkeypatch, caplog):
+    write, full = RunFolder.put, [False]
+
+    def put(self, name, arrays):
+        if full[0]:
+            raise td.RunFileError("cannot write: no space")
+        return write(self, name, arrays)
+
+    class Disk(td.Observer):
+        every = 1
+
+        def observe(self, moment):
+            full[0] = moment.version < 15 or moment.version > 30
+
+    monkeypatch.setattr(RunFolder, "put", put)
+    with pytest.raises(td.RunFileError, match="no space") as caught:
+        go(td.Checkpoint(tmp_path / "run", every_updates=10), 40, observers=[Disk()])
+    assert "no checkpoint after 10 updates: cannot write: no space" in caplog.text
+    assert td.Result.load(tmp_path / "run").state.version == 30
+    full[0] = False
+    caught.value.result.save(tmp_path / "elsewhere")
+    assert td.resume(tmp_path / "elsewhere", stop=td.MaxUpdates(50)).state.version == 50
+    assert td.resume(tmp_path / "run", stop=td.MaxUpdates(50)).state.version == 50
+
+
 def test_one_writer_a_folder(tmp_path):
     class Look(td.Observer):
         every = 10
@@ -126,7 +160,7 @@ def test_one_writer_a_folder(tmp_path):
         def observe(self, moment):
             if moment.version == 10:
                 with pytest.raises(td.RunFileError, match="is being written by another run: give each run a folder of its own"):
-                    go(td.Checkpoint(tmp_path), 5)
+                    go(td.Checkpoint(tmp_path, overwrite=True), 5)
                 again = f"import tardigrad as td; td.Result.load({str(tmp_path / 'old')!r}).save({str(tmp_path)!r})"
                 done = subprocess.run([sys.executable, "-c", again], capture_output=True, text=True)
                 assert "is being written by another run" in done.stderr
@@ -195,7 +229,7 @@ def test_a_folder_is_loadable_at_any_time_of_a_run(tmp_path):
     reader = threading.Thread(target=read)
     reader.start()
     try:
-        go(td.Checkpoint(tmp_path, every_updates=1), 80)
+        go(td.Checkpoint(tmp_path, every_updates=1, overwrite=True), 80)
     finally:
         stop.set()
         reader.join()
@@ -264,7 +298,7 @@ class Partly:
 
 def test_a_writer_that_is_killed_anywhere_leaves_the_old_run_or_the_new_one(tmp_path, monkeypatch):
     old, new = go(tmp_path / "a", 20), go(tmp_path / "b", 23)
-    seen, n = [], 0
+    seen, n, whole = [], 0, go(tmp_path / "c", 30)
     while True:
         old.save(tmp_path / "run")
         before = set(os.listdir(tmp_path / "run"))
@@ -274,7 +308,7 @@ def test_a_writer_that_is_killed_anywhere_leaves_the_old_run_or_the_new_one(tmp_
                 new.save(tmp_path / "run")
         found = td.Result.load(tmp_path / "run")
         assert_same_runs(found, old if found.state.version == 20 else new)
-        assert_same_runs(td.resume(tmp_path / "run", stop=td.MaxUpdates(30)), go(tmp_path / "c", 30))
+        assert_same_runs(td.resume(tmp_path / "run", stop=td.MaxUpdates(30)), whole)
         seen.append(found.state.version)
         if ending.left > 0:
             break

@@ -41,7 +41,8 @@ class Many:
 def go(folder, rule=None, problem=None, engine=None, stop=END, **kwargs):
     rule, problem = rule or td.AsyncSGD(0.1), problem or make_problem()
     engine = engine or td.Simulated(td.Exponential(1.0))
-    kwargs = {"snapshot_every": 6, "seed": 5, "checkpoint": folder, **kwargs}
+    kept = None if folder is None else dataclasses.replace(checkpoints.Checkpoint.of(folder), overwrite=True)
+    kwargs = {"snapshot_every": 6, "seed": 5, "checkpoint": kept, **kwargs}
     return td.run(rule, problem, engine, stop=stop, **kwargs)
 
 
@@ -267,7 +268,7 @@ def test_a_moved_folder_goes_on_where_it_is_now(tmp_path):
     shutil.move(tmp_path / "old", tmp_path / "new")
     resumed = td.resume(tmp_path / "new", stop=END)
     assert not (tmp_path / "old").exists()
-    assert resumed.checkpoint == td.Checkpoint(tmp_path / "new", every_updates=5)
+    assert resumed.checkpoint == td.Checkpoint(tmp_path / "new", every_updates=5, overwrite=True)
     assert_same_runs(td.Result.load(tmp_path / "new"), go(tmp_path / "whole"))
 
 
@@ -285,7 +286,7 @@ def test_a_run_that_has_ended_comes_back_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "stop", [td.MaxUpdates(5), td.MaxUpdates(20), td.MaxOracleCalls(5), td.MaxOracleCalls(20), td.MaxSeconds(0.01)], ids=repr
+    "stop", [td.MaxUpdates(20), td.MaxOracleCalls(5), td.MaxOracleCalls(20), td.MaxSeconds(0.01)], ids=repr
 )
 def test_a_condition_that_already_holds_ends_the_run_at_once(stop, tmp_path):
     first = go(tmp_path, stop=td.MaxUpdates(20) | TOLERANCE)
@@ -499,3 +500,55 @@ def test_a_full_disk_at_the_last_checkpoint_does_not_hide_what_ended_the_run(tmp
     with pytest.raises(OSError, match="an observer") as caught:
         go(tmp_path, observers=At(12, lambda: (_ for _ in ()).throw(OSError("an observer"))))
     assert caught.value.__notes__ == ["the run up to there could not be saved: cannot write the run: No space left on device"]
+
+
+def test_a_limit_below_what_was_done_is_refused_and_leaves_the_folder_alone(tmp_path):
+    go(tmp_path, stop=td.MaxUpdates(20))
+    with pytest.raises(td.InvalidInputError, match="has 20 updates already: a limit of 5 is too low"):
+        td.resume(tmp_path, stop=td.MaxUpdates(5))
+    assert td.Result.load(tmp_path).stop == td.MaxUpdates(20)
+
+
+def test_kinds_of_engines_that_a_run_cannot_change_between(tmp_path):
+    rule, shared = td.Hogwild(0.05), PROBLEMS["shared"]()
+    served = td.run(rule, shared, td.Threads(2), stop=td.MaxUpdates(20), checkpoint=tmp_path / "served")
+    free = td.run(rule, shared, td.Threads(2, lock_free=True), stop=td.MaxUpdates(20), checkpoint=tmp_path / "free")
+    for run, engine, how in ((served, free.engine, "with a server"), (free, served.engine, "without a server")):
+        with pytest.raises(td.RunFileError, match=f"was made {how}.*can only go on so"):
+            td.resume(run, engine=engine, stop=END)
+    with pytest.raises(td.RunFileError, match=r"cannot go on with Prescribed.* which prescribes it"):
+        td.resume(served, engine=td.Prescribed(2), stop=END)
+    assert td.replay(tmp_path / "served").identical
+
+
+def test_a_run_that_began_with_live_points_is_never_said_to_replay(tmp_path):
+    rule, problem = td.AsyncSGD(0.05), make_problem()
+    live = go(tmp_path, rule, problem, td.Processes(2, points="live"), td.MaxUpdates(10))
+    both = td.resume(tmp_path, engine=td.Processes(2), stop=td.MaxUpdates(20))
+    assert not live.replayable
+    for run in (both, tmp_path):
+        with pytest.raises(td.ReplayError, match="cannot be replayed"):
+            td.replay(run)
+
+
+def test_small_problems_go_on_with_live_points(tmp_path):
+    go(tmp_path, engine=td.Processes(2, points="live"), stop=td.MaxUpdates(10))
+    assert td.resume(tmp_path, stop=td.MaxUpdates(20)).state.version == 20
+
+
+def test_a_problem_in_the_place_of_the_rule_is_named(tmp_path):
+    go(tmp_path, stop=td.MaxUpdates(10))
+    with pytest.raises(td.InvalidInputError, match="the second argument of resume is the rule: pass problem="):
+        td.resume(tmp_path, make_problem())
+
+
+def test_one_engine_serves_one_run_at_a_time():
+    engine = td.Simulated(td.Constant(1.0))
+
+    class Again(td.Observer):
+        def observe(self, moment):
+            with pytest.raises(td.InvalidInputError, match=r"Simulated\(timing=Constant\(seconds=1.0\)\) serves a run already"):
+                go(None, engine=engine)
+
+    go(None, engine=engine, observers=[Again()], stop=td.MaxUpdates(3))
+    go(None, engine=engine, stop=td.MaxUpdates(3))

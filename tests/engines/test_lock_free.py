@@ -260,3 +260,42 @@ def test_what_does_not_go_together_is_refused(tmp_path):
     result.save(tmp_path)
     assert td.Result.load(tmp_path).state.counts == result.state.counts
     assert result.plot() is not None
+
+
+class Returns(td.Hogwild):
+    def write(self, x, payload, task):
+        return x - payload
+
+
+@dataclass(frozen=True)
+class Nobody(BlockDescent):
+    ownership: str = "mine"
+
+
+class NoField(td.InPlaceRule):
+    def work(self, problem, task, points, rng, cache):
+        return points[0]
+
+    def write(self, x, payload, task):
+        x -= payload
+
+
+@pytest.mark.parametrize("engine", [td.Simulated(td.Constant(1.0)), td.Threads(2, lock_free=True)], ids=["served", "free"])
+@pytest.mark.parametrize(
+    ("rule", "message"),
+    [
+        (Returns(0.1), "write returned ndarray: it must change x in place"),
+        (Nobody(), "ownership must be 'racy' or 'disjoint', not 'mine'"),
+        (NoField(), "must be a frozen dataclass with a field `concurrency"),
+    ],
+    ids=["returns", "ownership", "no field"],
+)
+def test_mistakes_in_a_rule_of_ones_own_are_named(rule, message, engine):
+    with pytest.raises((td.InvalidInputError, td.WorkerError), match=message):
+        td.run(rule, shared(2), engine, stop=td.MaxUpdates(10))
+
+
+@pytest.mark.parametrize("name", ["lock_free", "reassign"])
+def test_yes_is_no_answer(name):
+    with pytest.raises(td.InvalidInputError, match=f"{name} must be True or False, not 'yes'"):
+        td.Threads(2, **{name: "yes"}, **({"deadline": 1.0} if name == "reassign" else {}))

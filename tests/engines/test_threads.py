@@ -401,3 +401,14 @@ def test_close_twice_and_without_open():
     run(engine=engine)
     engine.close()
     assert run(engine=engine).status is td.Status.MAX_UPDATES  # and it can be used again
+
+
+@pytest.mark.parametrize("make", [td.Threads, td.Processes])
+def test_who_stands_in_for_a_straggler_is_not_slow_too(make):
+    """Client 3 would take a minute; the others answer its tasks without the injected duration."""
+    engine = make(4, timing=td.PerClient([0.001] * 3 + [60.0]), deadline=0.05, reassign=True)
+    rule = td.SyncSGD(0.1)
+    result = td.run(rule, make_problem(), engine, stop=td.MaxUpdates(3))
+    assert result.state.version == 3
+    assert result.incidents[0]["worker"] == 3
+    assert 3 not in result.trace["worker"]

@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +17,16 @@ from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.errors import InvalidInputError, RunFileError
+from tardigrad.core.files import HEADER
 from tardigrad.core.plain import Plain
 from tardigrad.core.run_files import RunWriter
 from tardigrad.core.validate import number, optional_integer
 
 if TYPE_CHECKING:
     from tardigrad.core.result import Result
+
+LOG = logging.getLogger("tardigrad")
 
 #: seconds between checkpoints where nothing is said
 USUAL = 60.0
@@ -42,6 +46,9 @@ class Checkpoint(Plain):
         Real seconds between two; 60 where neither is given. With both, whichever comes first.
     with_problem : bool, optional
         Whether the problem's data are saved too, as for `Result.save`.
+    overwrite : bool
+        Whether a run that is in the folder may be replaced. By default a new run is refused there: it would destroy what
+        an earlier checkpoint was for.
 
     Examples
     --------
@@ -53,6 +60,7 @@ class Checkpoint(Plain):
     every_updates: int | None = None
     every_seconds: float | None = None
     with_problem: bool | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         if not isinstance(self.folder, (str, Path)) or not str(self.folder):
@@ -74,6 +82,15 @@ class Checkpoint(Plain):
         if isinstance(given, (str, Path)):
             return cls(str(given))
         raise InvalidInputError(f"checkpoint must be a folder, or one such as Checkpoint('my-run'), not {given!r}")
+
+
+def check_new(checkpoint: Checkpoint | None) -> None:
+    """Refuse to begin a new run in the folder of another one."""
+    if checkpoint is not None and not checkpoint.overwrite and (Path(checkpoint.folder) / HEADER).exists():
+        raise RunFileError(
+            f"{checkpoint.folder} holds a run already: go on with it (tardigrad.resume), choose another folder, or replace it"
+            f" with Checkpoint({checkpoint.folder!r}, overwrite=True)"
+        )
 
 
 class Keeper:
@@ -100,7 +117,10 @@ class Keeper:
         if self._saved is None:
             self._saved, self._saved_at = version, now
         if version - self._saved >= self._every_updates or now - self._saved_at >= self._every_seconds:
-            self.write(*save())
+            try:
+                self.write(*save())
+            except RunFileError as error:  # the run itself is well: the next checkpoint may succeed
+                LOG.warning("no checkpoint after %d updates: %s", version, error)
             self._saved, self._saved_at = version, time.monotonic()
         return self._saved + self._every_updates
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.checkpoint import Checkpoint, Keeper
+from tardigrad.core.checkpoint import Checkpoint, Keeper, check_new
 from tardigrad.core.checks import as_observers, check_measures, check_parts, starting_point
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError, RunFileError, WorkerError
@@ -146,6 +146,7 @@ def run(
     if engine.lock_free:
         check_free(rule, start)
     seed, kept = check_seed(seed), Checkpoint.of(checkpoint)
+    check_new(kept)
     setup = Setup(
         rule, problem, engine, stop, start, seed, concurrency, max_staleness, replicas, snapshot_every, checkpoint=kept
     )
@@ -161,8 +162,9 @@ def check_stop(stop: Stop | None, engine: Engine) -> Limits:
 
 def execute(setup: Setup, observers: Observer | Sequence[Observer], earlier: Result | None = None) -> Result:
     """Run what was set up, from the start or from where an earlier run was left."""
-    session = _Session(setup, observers, earlier)
     with ExitStack() as stack:
+        stack.enter_context(_alone(setup.engine))
+        session = _Session(setup, observers, earlier)
         stack.enter_context(single_threaded_blas())
         stack.enter_context(np.errstate(over="ignore", invalid="ignore"))
         interrupted = stack.enter_context(_interrupt_flag())
@@ -221,7 +223,11 @@ class _Session:
             kept = self.keeper is not None or status is Status.INTERRUPTED
             result = self.result(status, message, loop.recorder.trace(loop.state.version), in_flight=kept)
         if self.keeper is not None:
-            self.keeper.write(result, result.trace)
+            try:
+                self.keeper.write(result, result.trace)
+            except RunFileError as error:
+                error.result = result
+                raise
         return result
 
     def close(self) -> None:
@@ -248,6 +254,7 @@ class _Session:
             incidents=[*(earlier.incidents if earlier else ()), *setup.engine.incidents],
             in_flight=setup.engine.in_flight(loop.open) if in_flight and can_tell else None,
             tolerances_due=watch.tolerances_due,
+            replayable=setup.engine.replays and (earlier is None or earlier.replayable),
             fingerprint=earlier.fingerprint if earlier else None,
         )
 
@@ -261,7 +268,9 @@ class _Session:
         if not loop.whole:
             return
         trace = loop.recorder.trace(loop.state.version)
-        result = self.result(Status.UNFINISHED, f"ended by {type(error).__name__}: {error}", trace, True)
+        result = self.result(
+            Status.UNFINISHED, f"ended by {type(error).__name__}: {str(error).partition(chr(10))[0]}", trace, True
+        )
         if result.in_flight is not None and len(result.in_flight.jobs) < len(loop.open):
             return  # a second Ctrl-C came while the engine handed over a reply: what was saved before is whole
         if isinstance(error, WorkerError):
@@ -273,6 +282,23 @@ class _Session:
                 error.add_note(f"the run up to there could not be saved: {unwritable}")
                 return
             error.add_note(f"the run up to there is in {self.keeper.folder}; tardigrad resume {self.keeper.folder} goes on")
+
+
+_running: set[int] = set()
+
+
+@contextmanager
+def _alone(engine: Engine) -> Iterator[None]:
+    """See to it that an engine serves one run at a time."""
+    if id(engine) in _running:
+        raise InvalidInputError(
+            f"{engine!r} serves a run already, in another thread or an observer: make an engine for each run"
+        )
+    _running.add(id(engine))
+    try:
+        yield
+    finally:
+        _running.discard(id(engine))
 
 
 @contextmanager

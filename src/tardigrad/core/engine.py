@@ -43,6 +43,13 @@ class Engine(Plain):
     #: what went wrong since `open`: dicts with seconds, kind ("died", "replaced", "raised", "slow"), worker, task, and text
     incidents: Sequence[dict[str, Any]] = ()
 
+    #: whether the version that each update reads is given, not an outcome
+    prescribes: bool = False
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.fields().items() if value not in (None, False))
+        return f"{type(self).__name__}({given})"
+
     @property
     def replays(self) -> bool:
         """Whether the trace determines the run: not where workers read what the server is changing."""

@@ -22,7 +22,15 @@ class DataError(TardigradError):
 
 
 class RunFileError(TardigradError):
-    """A saved run cannot be read or written."""
+    """A saved run cannot be read or written.
+
+    Attributes
+    ----------
+    result : Result or None
+        The run, where its last checkpoint could not be written: it can be saved elsewhere.
+    """
+
+    result: Any = None
 
 
 class ReplayError(TardigradError):

@@ -55,7 +55,7 @@ class InPlaceRule(Rule[InPlaceState]):
     #: whether all workers write everywhere, or each client its own block
     ownership: ClassVar[Literal["racy", "disjoint"]] = "racy"
 
-    concurrency: int | None
+    concurrency: int | None = None
 
     @abstractmethod
     def write(self, x: Array, payload: Payload, task: Task) -> None:
@@ -71,13 +71,18 @@ class InPlaceRule(Rule[InPlaceState]):
         return n_workers if problem.shared_data and self.ownership == "racy" else max(n_workers, problem.n_clients)
 
     def configure(self: R, problem: Problem, concurrency: int, max_staleness: int | None) -> R:
+        name = type(self).__name__
+        if not dataclasses.is_dataclass(self) or "concurrency" not in {field.name for field in dataclasses.fields(self)}:
+            raise InvalidInputError(f"{name} must be a frozen dataclass with a field `concurrency: int | None = None`")
+        if self.ownership not in ("racy", "disjoint"):
+            raise InvalidInputError(f"{name}.ownership must be 'racy' or 'disjoint', not {self.ownership!r}")
         if concurrency < problem.n_clients and not (problem.shared_data and self.ownership == "racy"):
             raise InvalidInputError(
-                f"{type(self).__name__} asks whoever answered: with {concurrency} tasks in flight"
+                f"{name} asks whoever answered: with {concurrency} tasks in flight"
                 f" {problem.n_clients - concurrency} of the {problem.n_clients} clients would never be asked"
             )
-        changed: Any = dataclasses.replace(self, concurrency=concurrency)  # type: ignore[type-var]
-        return changed  # type: ignore[no-any-return]
+        changed: Any = dataclasses.replace(self, concurrency=concurrency)
+        return changed
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[InPlaceState, Orders]:
         bounds = self.bounds(x0.shape[-1], n_clients) if self.ownership == "disjoint" else []
@@ -90,7 +95,7 @@ class InPlaceRule(Rule[InPlaceState]):
     def receive(self, state: InPlaceState, reply: Reply, rng: Rng) -> tuple[InPlaceState, Orders]:
         task = reply.task
         blocks = blocks_of(state)
-        self.write(blocks[task.client if state.bounds else 0], reply.payload, task)
+        _write(self, blocks[task.client if state.bounds else 0], reply.payload, task)
         state.version += 1
         return state, [state.task(task.client)]
 
@@ -105,8 +110,17 @@ def blocks_of(state: InPlaceState) -> Points:
 def write_free(rule: InPlaceRule, blocks: list[Array], payload: Payload, task: Task) -> None:
     """A worker's own write, without a lock."""
     if rule.ownership == "racy":
-        rule.write(blocks[0], payload, task)
+        _write(rule, blocks[0], payload, task)
     else:
         block = blocks[task.client].copy()
-        rule.write(block, payload, task)
+        _write(rule, block, payload, task)
         blocks[task.client] = block  # one store: a reader has the old object or the new one
+
+
+def _write(rule: InPlaceRule, x: Array, payload: Payload, task: Task) -> None:
+    answer: Any = rule.write(x, payload, task)
+    if answer is not None:
+        raise InvalidInputError(
+            f"{type(rule).__name__}.write returned {type(answer).__name__}: it must change x in place (x -= ...) and return"
+            " nothing"
+        )

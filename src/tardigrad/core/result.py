@@ -64,6 +64,8 @@ class Result:
         At which versions the tolerances of `stop` are looked at next.
     checkpoint : Checkpoint or None
         Where and how often the run was saved while it went on.
+    replayable : bool
+        Whether the trace determines the run: not where workers read what the server was changing.
     made_with : dict
         Versions that the bits of a run may depend on.
     """
@@ -92,6 +94,7 @@ class Result:
     in_flight: InFlight | None = None
     tolerances_due: list[float] = field(default_factory=list)
     checkpoint: Checkpoint | None = None
+    replayable: bool = True
     made_with: dict[str, str] = field(default_factory=made_with)
     fingerprint: str | None = None
 

@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -105,12 +106,15 @@ def resume(
     elif not same_bits(engine, earlier.engine):
         earlier.in_flight = earlier.in_flight.bare()
     check_parts(earlier.rule, problem, engine)
+    _check_engine(earlier, engine, where)
     stop = earlier.stop if stop is None else stop
-    check_stop(stop, engine)
+    bounds = check_stop(stop, engine)
+    if bounds.updates < earlier.state.version:
+        raise InvalidInputError(f"{where} has {earlier.state.version} updates already: a limit of {bounds.updates} is too low")
     checkpoint = earlier.checkpoint
     if isinstance(run, (str, Path)):  # the folder may have been moved since
         kept = checkpoint or Checkpoint(str(run))
-        checkpoint = Checkpoint(str(run), kept.every_updates, kept.every_seconds, kept.with_problem)
+        checkpoint = dataclasses.replace(kept, folder=str(run))
     setup = Setup(
         rule=earlier.rule,
         problem=problem,
@@ -138,6 +142,8 @@ def _check(earlier: Result, rule: Rule[Any] | None, problem: Problem, where: str
             " it was made on"
         )
     if rule is not None:
+        if isinstance(rule, Problem):
+            raise InvalidInputError("the second argument of resume is the rule: pass problem=...")
         if not isinstance(rule, Rule):
             raise InvalidInputError(f"rule must be a rule such as AsyncSGD(step=0.1), not {rule!r}")
         difference = _difference(rule.configure(problem, earlier.concurrency, earlier.max_staleness), earlier.rule)
@@ -158,6 +164,15 @@ def _fingerprint(problem: Problem) -> str | None:
         return problem.fingerprint()
     except TypeError:
         return None
+
+
+def _check_engine(earlier: Result, engine: Engine, where: str) -> None:
+    """Refuse an engine on which a run of this kind cannot go on."""
+    if engine.lock_free != earlier.engine.lock_free:
+        how = "without a server (lock_free=True)" if earlier.engine.lock_free else "with a server"
+        raise RunFileError(f"{where} was made {how}, and can only go on so: {engine!r} does otherwise")
+    if engine.prescribes and not earlier.engine.prescribes:
+        raise RunFileError(f"{where} has staleness as it came about: it cannot go on with {engine!r}, which prescribes it")
 
 
 def _difference(given: Rule[Any], saved: Rule[Any]) -> str:

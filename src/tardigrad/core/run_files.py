@@ -37,7 +37,7 @@ LARGE = 256 * 2**20
 _PLAIN = (
     *("x", "message", "state", "diverged", "rule", "engine", "stop", "x0", "seed", "concurrency", "max_staleness"),
     *("replicas", "snapshot_every", "oracle_calls", "wall_seconds", "measure_seconds", "incidents", "in_flight"),
-    *("tolerances_due", "checkpoint"),
+    *("tolerances_due", "checkpoint", "replayable"),
 )
 #: the part of the data that the tree refers to, and the problem's
 _ARRAYS, _PROBLEM, _MEASURES = "arrays", "problem", "measures"
@@ -119,9 +119,10 @@ class RunWriter:
 
     def _save_problem(self, problem: Problem | None) -> tuple[Any, str | None]:
         """The problem's tree, its data in the folder, and its fingerprint; None where it is left out."""
-        self._problem = None, None
+        nothing: tuple[Any, str | None] = (None, None)
         if problem is None:
-            return self._problem
+            self._problem = nothing
+            return nothing
         data: dict[str, Array] = {}
         try:
             tree = encode(problem, data)
@@ -129,7 +130,8 @@ class RunWriter:
             if self._with_problem:
                 raise RunFileError(f"the problem cannot be saved: {error}") from error
             warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=4)
-            return self._problem
+            self._problem = nothing
+            return nothing
         fingerprint = problem.fingerprint()
         wanted = self._with_problem
         if wanted is None:

@@ -58,3 +58,10 @@ def number(
         wanted = " and ".join(f"{sign} {bound:g}" for sign, bound in bounds if bound is not None)
         raise InvalidInputError(f"{name} must be {what}{' ' * bool(wanted)}{wanted}, not {value!r}")
     return plain
+
+
+def yes_or_no(value: object, name: str) -> bool:
+    """True or False, nothing that merely counts as one of them."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise InvalidInputError(f"{name} must be True or False, not {value!r}")
+    return bool(value)

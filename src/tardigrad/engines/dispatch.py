@@ -42,6 +42,7 @@ class Job:
     holders: int = 0
     lined: bool = True
     parked: bool = False
+    stand_in: bool = False  # given to a worker in place of the one that it belongs to, or that has it already
 
 
 class Dispatch:
@@ -104,6 +105,7 @@ class Dispatch:
         job = self._pick(worker)
         if job is not None:
             job.lined = False
+            job.stand_in = job.holders > 0 or (not self.shared and self._number_of_line(job.task) != worker)
             job.holders += 1
             job.begun = now
             self.held[worker].append(job)

@@ -84,6 +84,8 @@ class Prescribed(Engine):
     (488, 0.25)
     """
 
+    prescribes = True
+
     def __init__(self, read: int | ReadSequence | Array | Read, horizon: int | None = None) -> None:
         self.horizon = optional_integer(horizon, "horizon")
         self.read = _as_read(read)

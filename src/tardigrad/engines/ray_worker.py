@@ -52,14 +52,14 @@ class Worker:
         half, timing = pickle.loads(main, buffers=buffers)
         self._at_work = ExitStack()  # for good: an actor does nothing else
         self._at_work.enter_context(at_work())
-        self._do: Callable[[Task, Points, float], Done] = doing(half, timing)
+        self._do: Callable[[Task, Points, float, bool], Done] = doing(half, timing)
 
     def work(self, message: bytes, arrays: Points = ()) -> bytes | tuple[bytes, Payload]:
         """Answer a task: a message, or one with large arrays beside it."""
-        (fields, zero), points = read(message)
+        (fields, zero, stands_in), points = read(message)
         task = Task(*fields)
         try:
-            payload, finite, started, finished = self._do(task, points if points is not None else arrays, zero)
+            payload, finite, started, finished = self._do(task, points if points is not None else arrays, zero, stands_in)
         except Exception:
             return parcel((FAILED, task.id, traceback.format_exc()))
         head = ANSWER, task.id, finite, started, finished, isinstance(payload, tuple)

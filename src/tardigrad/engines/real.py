@@ -23,7 +23,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_flight import InFlight
 from tardigrad.core.task import Lost, Payload, Points, Reply, Task
 from tardigrad.core.timing import Timing
-from tardigrad.core.validate import number, optional_integer
+from tardigrad.core.validate import number, optional_integer, yes_or_no
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Dispatch, Job, Kept
 
@@ -69,7 +69,7 @@ class RealEngine(Engine):
         self.deadline = None if deadline is None else number(deadline, "deadline", above=0, what="a number of seconds")
         if reassign and deadline is None:
             raise InvalidInputError("reassign=True needs a deadline, the seconds after which a task goes to another worker")
-        self.reassign = bool(reassign)
+        self.reassign = yes_or_no(reassign, "reassign")
         self.incidents: list[dict[str, Any]] = []
         self._patience = PATIENCE if self.deadline is None else min(PATIENCE, self.deadline / 4)
         self._zero = time.monotonic()
@@ -85,10 +85,6 @@ class RealEngine(Engine):
     def fields(self) -> dict[str, Any]:
         names = ("workers", "timing", "deadline", "reassign")
         return {name: getattr(self, name) for name in names}
-
-    def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in self.fields().items() if value)
-        return f"{type(self).__name__}({given})"
 
     def n_workers(self, placement: Placement) -> int:
         return self.workers if self.workers is not None else min(cores(), placement.n_clients)

@@ -205,10 +205,10 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         recorded = Result.load(recorded, problem)
     if not isinstance(recorded, Result):
         raise InvalidInputError(f"expected a Result or the folder of a saved run, not {recorded!r}")
-    if not recorded.engine.replays:
+    if not recorded.replayable:
         raise ReplayError(
-            f"this run cannot be replayed: its workers read the iterate while it was being changed ({recorded.engine!r}), and"
-            " what they saw is in no trace"
+            f"this run cannot be replayed: its workers read the iterate while it was being changed ({recorded.engine!r}, or"
+            " the engine on which it began), and what they saw is in no trace"
         )
     problem = problem or recorded.problem
     if problem is None:

@@ -117,9 +117,9 @@ class SharedBuffer:
 
 def place_in(buffer: SharedBuffer, array: Array) -> int | None:
     """Where in a buffer this process has mapped an array is; None if it is elsewhere or not in C order."""
-    memory = buffer.mapped(0)
-    if not len(memory) or not array.flags.c_contiguous:
+    if not os.fstat(buffer.fd).st_size or not array.flags.c_contiguous:
         return None
+    memory = buffer.mapped(0)
     offset = array.ctypes.data - np.frombuffer(memory, np.uint8).ctypes.data
     return int(offset) if 0 <= offset <= len(memory) - array.nbytes else None
 

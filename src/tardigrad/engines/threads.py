@@ -24,6 +24,7 @@ from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.in_place import InPlaceState
 from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
+from tardigrad.core.validate import yes_or_no
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
 from tardigrad.engines.free_worker import FreeWorker, Slice
@@ -74,7 +75,7 @@ class Threads(RealEngine):
         super().__init__(workers, timing, deadline, reassign)
         if lock_free and deadline is not None:
             raise InvalidInputError("a lock-free run has no deadline: no task is given out that could be late")
-        self.lock_free = bool(lock_free)
+        self.lock_free = yes_or_no(lock_free, "lock_free")
         self._threads: list[threading.Thread] = []
         self._inboxes: list[SimpleQueue[Any]] = []
 
@@ -115,9 +116,9 @@ class Threads(RealEngine):
                     job.ended[number] = free.run(job, self._zero)
                     news.put((number,))
                     continue
-                task, points = job
+                task, points, stands_in = job
                 try:
-                    news.put((number, task.id, *do(task, points, self._zero)))
+                    news.put((number, task.id, *do(task, points, self._zero, stands_in)))
                 except BaseException:  # whatever it is, the thread goes on: the loop decides what follows
                     news.put((number, task.id, traceback.format_exc()))
                 del job, task, points  # not kept while it waits
@@ -156,7 +157,7 @@ class Threads(RealEngine):
         return place
 
     def _give(self, worker: int, job: Job) -> None:
-        self._inboxes[worker].put((job.task, job.kept.place))
+        self._inboxes[worker].put((job.task, job.kept.place, job.stand_in))
 
     def _listen(self, timeout: float) -> None:
         try:

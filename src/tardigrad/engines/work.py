@@ -3,7 +3,8 @@
 Rules of this file:
 
 - a payload leaves a worker canonical (arrays in C order) and judged: the server does not look at it again;
-- an injected duration counts from the start of the job: one that is done sooner waits for the rest.
+- an injected duration counts from the start of the job: one that is done sooner waits for the rest. It is the
+  duration of the worker that the job belongs to: one that stands in does without.
 """
 
 from __future__ import annotations
@@ -33,16 +34,16 @@ def at_work() -> Iterator[None]:
 
 def doing(
     half: WorkerHalf, timing: Timing | None, sleep: Callable[[float], object] = time.sleep
-) -> Callable[[Task, Points, float], Done]:
-    """A function of (task, points, zero) that does a job; zero is the run's start on this worker's monotonic clock."""
+) -> Callable[[Task, Points, float, bool], Done]:
+    """A function of (task, points, zero, whether it stands in); zero is the run's start on this worker's monotonic clock."""
     answer, clock = half.open(), time.monotonic
     uniform = Uniforms(half.seed, Domain.TIMING)
 
-    def do(task: Task, points: Points, zero: float) -> Done:
+    def do(task: Task, points: Points, zero: float, stands_in: bool) -> Done:
         began = clock()
         payload = canonical(answer(task, points), task)
         finite = is_finite(payload)
-        if timing is not None:
+        if timing is not None and not stands_in:
             u = uniform(task.id) if timing.random else 0.5
             left = began + timing.duration(task.client, began - zero, u) - clock()
             if left > 0:
