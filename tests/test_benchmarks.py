@@ -59,7 +59,7 @@ def test_engines_stand_beside_bare_loops():
 
 
 def test_on_few_cores_nothing_is_measured(monkeypatch):
-    monkeypatch.setattr(engines, "n_cores", lambda: 2)
+    monkeypatch.setattr(engines, "cores", lambda: 2)
     report = harness.run_benchmark("engines")
     (row,) = report.to_json()["rows"]
     assert row["value"] is row["control_value"] is row["ratio"] is None

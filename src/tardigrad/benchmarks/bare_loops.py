@@ -20,9 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.benchmarks.simulator import STEP
 from tardigrad.core.compiled import subtract_scaled
-
-STEP = 1e-6  # so small that nothing decays into subnormal numbers, which are slow
 
 
 def shared_memory_and_pipe(dim: int, n_updates: int, n_workers: int) -> float:

@@ -20,15 +20,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tardigrad.benchmarks.bare_loops import STEP, shared_memory_and_pipe, update_threads
-from tardigrad.benchmarks.harness import Row, n_cores, quiet, rates_in_turn
-from tardigrad.benchmarks.simulator import Identity, finished
+from tardigrad.benchmarks.bare_loops import shared_memory_and_pipe, update_threads
+from tardigrad.benchmarks.harness import Row, quiet, rates_in_turn
+from tardigrad.benchmarks.simulator import STEP, Identity, finished, rate
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.stopping import MaxSeconds, MaxUpdates
 from tardigrad.engines.processes import Processes
+from tardigrad.engines.real import cores
 from tardigrad.engines.simulated import Simulated
 from tardigrad.engines.threads import Threads
 from tardigrad.problems.least_squares import LeastSquares
@@ -54,8 +55,8 @@ class SharedIdentity(Identity):
 
 def rows() -> Iterator[Row]:
     """All rows of the benchmark."""
-    if n_cores() < WORKERS:
-        yield Row("all engines, 4 workers", None, "updates/s", f"not measured: {n_cores()} cores, {WORKERS} are needed", None)
+    if cores() < WORKERS:
+        yield Row("all engines, 4 workers", None, "updates/s", f"not measured: {cores()} cores, {WORKERS} are needed", None)
         return
     has_ray = importlib.util.find_spec("ray") is not None
     for dim, n_updates in SIZES.items():
@@ -185,10 +186,3 @@ def measure(engine: Engine, dim: int, n_updates: int, concurrency: int | None = 
     """A run of asynchronous SGD on gradient = x."""
     problem = Identity(WORKERS, dim) if concurrency is None else SharedIdentity(WORKERS, dim)
     return finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates), concurrency=concurrency))
-
-
-def rate(result: Result) -> float:
-    """Updates a second, the first tenth left out."""
-    received = result.trace["received"]
-    first = len(received) // 10
-    return float((len(received) - 1 - first) / (received[-1] - received[first]))

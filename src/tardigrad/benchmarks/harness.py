@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.engines.real import cores
 
 BENCHMARKS = ("simulator", "engines", "crash", "soak")
 
@@ -107,18 +107,13 @@ def quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def n_cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:,.4g}"
 
 
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
-    return {"cpu": _cpu(), "cores": n_cores()} | {
+    return {"cpu": _cpu(), "cores": cores()} | {
         "python": platform.python_version(),
         "numpy": np.__version__,
     }

@@ -19,10 +19,9 @@ from typing import Any
 import numpy as np
 
 from tardigrad.benchmarks.harness import Row
-from tardigrad.benchmarks.simulator import STEP, Identity, finished
+from tardigrad.benchmarks.simulator import STEP, Identity, finished, rate
 from tardigrad.core.drive import run
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.stopping import MaxUpdates
 from tardigrad.engines.ray_cluster import RayCluster, need_ray
 from tardigrad.engines.ray_session import Session
@@ -48,29 +47,10 @@ def rows(
                 yield Row(name, max(ours), "updates/s", "plain ray.wait loop", max(plain))
 
 
-class _Watch(Observer):
-    """When a tenth of the updates was done, and when all."""
-
-    def __init__(self, n_updates: int) -> None:
-        self.every = _warm_up(n_updates)
-        self.times: list[tuple[float, int]] = []
-
-    def observe(self, moment: Moment) -> None:
-        if moment.version:
-            self.times.append((time.perf_counter(), moment.version))
-
-    def rate(self) -> float:
-        """Updates a second after the first tenth."""
-        (began, first), (ended, last) = self.times[0], self.times[-1]
-        return (last - first) / (ended - began)
-
-
 def ray_cluster(dim: int, n_updates: int, in_flight: int, workers: int = 4, **options: Any) -> float:
     """Updates a second of `RayCluster`, on the cluster that `ray.init` has joined or started, else on its own."""
-    watch = _Watch(n_updates)
     problem, engine = Identity(in_flight, dim), RayCluster(workers=workers, **options)
-    finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates), observers=watch))
-    return watch.rate()
+    return rate(finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates))))
 
 
 def plain_loop(dim: int, n_updates: int, in_flight: int, workers: int = 4) -> float:

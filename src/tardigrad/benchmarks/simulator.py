@@ -129,6 +129,13 @@ def finished(result: Result) -> Result:
     return result
 
 
+def rate(result: Result) -> float:
+    """Updates a second of an asynchronous run, the first tenth left out."""
+    received = result.trace["received"]
+    first = len(received) // 10
+    return float((len(received) - 1 - first) / (received[-1] - received[first]))
+
+
 def simulate(n_clients: int, dim: int, n_events: int, step: Any = STEP) -> object:
     """A run of asynchronous SGD on the virtual clock."""
     return finished(

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tardigrad.benchmarks.bare_loops import STEP
 from tardigrad.benchmarks.harness import Row, quiet
-from tardigrad.benchmarks.simulator import Identity, finished
+from tardigrad.benchmarks.simulator import STEP, Identity, finished
 from tardigrad.core.drive import run
 from tardigrad.core.observers import Progress
 from tardigrad.core.result import Result

@@ -26,7 +26,6 @@ import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import cloudpickle
 import numpy as np
 
 from tardigrad.core.engine import Placement
@@ -36,7 +35,7 @@ from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job, Kept
 from tardigrad.engines.process_wire import ANSWER, READY, REPLY, TASK, Words, receive, send
-from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine
+from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, pickled
 from tardigrad.engines.shared_memory import Block, Blocks, Layout, Layouts, SharedBuffer, Views, place_in
 
 #: a worker that ends so often before it is ready is not started again
@@ -310,15 +309,7 @@ def _signal(number: int) -> str:
 
 def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) -> None:
     """The worker's half and the timing in shared memory, arrays behind the pickle."""
-    views: list[pickle.PickleBuffer] = []
-    try:
-        main = cloudpickle.dumps((half, timing), protocol=5, buffer_callback=views.append)
-    except Exception as error:  # pickling can raise anything
-        raise InvalidInputError(
-            f"the rule or the problem cannot be sent to worker processes ({error}): keep open files, locks and"
-            " generators out of them"
-        ) from error
-    arrays = [np.frombuffer(view.raw(), np.uint8) for view in views]
+    main, arrays = pickled(half, timing, "worker processes")
     # where each array ends up depends on the length of the head, which holds these places: leave ample room
     head_room = 8 + len(main) + 64 * (len(arrays) + 2)
     begin = -(-head_room // 64) * 64

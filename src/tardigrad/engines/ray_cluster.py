@@ -28,8 +28,8 @@ from tardigrad.core.validate import integer
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
 from tardigrad.engines.ray_session import Session, find
-from tardigrad.engines.ray_worker import ANSWER, LARGE, Layout, fitted, host, in_brief, packed, parcel, pickled, read
-from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, cores
+from tardigrad.engines.ray_worker import ANSWER, LARGE, Layout, fitted, host, in_brief, packed, parcel, read
+from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, cores, pickled
 
 #: an actor that ends so often before it is ready is not replaced again
 MAX_STARTS = 5
@@ -164,7 +164,7 @@ class RayCluster(RealEngine):
         self._session = Session(self._ray, self.address, self.workers or n_cpus)
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
-        self._setup = self._ray.put(pickled(half, self.timing))
+        self._setup = self._ray.put(pickled(half, self.timing, "Ray actors"))
         self._make = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_actor_class())
         self._host = host()
         self._elastic = self.workers is None and self._dispatch.shared

@@ -17,13 +17,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cloudpickle
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array, Payload, Points, Task
-from tardigrad.core.timing import Timing
-from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.work import Done, at_work, doing
 
 #: arrays of so many bytes in all go through the object store: Ray puts larger arguments there by itself, one by one
@@ -116,18 +112,6 @@ def _padded(content: bytes) -> bytes:
 
 def _aligned(n_bytes: int) -> int:
     return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
-
-
-def pickled(half: WorkerHalf, timing: Timing | None) -> tuple[bytes, list[Any]]:
-    """The worker's half and the timing, and the memory of their arrays, which Ray shares."""
-    buffers: list[pickle.PickleBuffer] = []
-    try:
-        main = cloudpickle.dumps((half, timing), protocol=5, buffer_callback=buffers.append)
-    except Exception as error:  # pickling can raise anything
-        raise InvalidInputError(
-            f"the rule or the problem cannot be sent to Ray actors ({error}): keep open files, locks and generators out of them"
-        ) from error
-    return main, [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]
 
 
 def fitted(started: float, finished: float, given: float, now: float) -> tuple[float, float]:

@@ -12,16 +12,20 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import time
 from abc import abstractmethod
 from collections import deque
 from collections.abc import Container, Iterable
 from typing import Any
 
+import cloudpickle
+import numpy as np
+
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_flight import InFlight
-from tardigrad.core.task import Lost, Payload, Points, Reply, Task
+from tardigrad.core.task import Array, Lost, Payload, Points, Reply, Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.validate import number, optional_integer, yes_or_no
 from tardigrad.core.worker import WorkerHalf
@@ -264,3 +268,15 @@ class RealEngine(Engine):
 def cores() -> int:
     """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pickled(half: WorkerHalf, timing: Timing | None, whither: str) -> tuple[bytes, list[Array]]:
+    """The worker's half and the timing, classes of scripts by value, and apart from it the memory of their arrays."""
+    buffers: list[pickle.PickleBuffer] = []
+    try:
+        main = cloudpickle.dumps((half, timing), protocol=5, buffer_callback=buffers.append)
+    except Exception as error:  # pickling can raise anything
+        raise InvalidInputError(
+            f"the rule or the problem cannot be sent to {whither} ({error}): keep open files, locks and generators out of them"
+        ) from error
+    return main, [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]

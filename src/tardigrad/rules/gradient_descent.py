@@ -40,8 +40,17 @@ SMALL = 2**17
 NextClient = Literal["answered", "uniform", "shuffled"]
 
 
-class _SGD(Rule[S], Generic[S]):
-    """What both rules share: the worker's half and the server's step."""
+class GradientRule(Rule[S], Generic[S]):
+    """The worker's half of gradient descent: a client's gradient, times what makes a uniformly drawn client's unbiased."""
+
+    def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
+        client = task.client
+        gradient = problem.gradient(client, points[0], problem.sample(client, rng))
+        return gradient if problem.equal_weights else gradient * problem.scale(client)
+
+
+class _SGD(GradientRule[S], Generic[S]):
+    """What both rules share: the server's step."""
 
     step: Step
     momentum: float
@@ -53,11 +62,6 @@ class _SGD(Rule[S], Generic[S]):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         return step_shape(self.step)
-
-    def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
-        client = task.client
-        gradient = problem.gradient(client, points[0], problem.sample(client, rng))
-        return gradient if problem.equal_weights else gradient * problem.scale(client)
 
     def _warm_up(self, problem: Problem) -> None:
         """Compile before the run what large iterates are updated with."""

@@ -15,16 +15,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from tardigrad.core.compiled import subtract_scaled, warm_up
-from tardigrad.core.in_place import InPlaceRule
+from tardigrad.core.in_place import InPlaceRule, InPlaceState
 from tardigrad.core.problem import Problem
 from tardigrad.core.steps import Step, check_step, step_at, step_shape
-from tardigrad.core.streams import Rng
-from tardigrad.core.task import Array, Payload, Points, Task
+from tardigrad.core.task import Array, Task
 from tardigrad.core.validate import optional_integer
+from tardigrad.rules.gradient_descent import GradientRule
 
 
 @dataclass(frozen=True)
-class Hogwild(InPlaceRule):
+class Hogwild(GradientRule[InPlaceState], InPlaceRule):
     """Lock-free stochastic gradient descent.
 
     ``x <- x - step[k] n w_j g_j(x)``, k the number of the task.
@@ -75,11 +75,6 @@ class Hogwild(InPlaceRule):
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Hogwild:
         warm_up(problem.dtype)
         return super().configure(problem, concurrency, max_staleness)
-
-    def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
-        client = task.client
-        gradient = problem.gradient(client, points[0], problem.sample(client, rng))
-        return gradient if problem.equal_weights else gradient * problem.scale(client)
 
     def write(self, x: Array, payload: Any, task: Task) -> None:
         step = step_at(self.step, task.id)
