@@ -1,0 +1,252 @@
+"""The matrix of a linear system: dense, CSR, or a file larger than memory.
+
+Rules of this file:
+
+- a matrix is taken as it is where possible, never copied if it is a file, and only read;
+- entries are not looked through: one pass over the matrix is most of what solving takes. Who meets a number
+  that is not finite asks `first_nonfinite` where it comes from;
+- passes are split over a few plain threads, each with a part of bounded size at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
+from tardigrad.core.task import Array
+
+#: bytes of the matrix that a thread takes at a time
+PART = 2**22
+#: below so many entries a pass is not worth a thread
+_ALONE = 2**18
+#: threads of a pass, at most
+_THREADS = 4
+#: bytes at the ends and in between that identify a file, and how many places are looked at
+_LOOK, _PLACES = 4096, 64
+
+
+class MatrixFile(Plain):
+    """A dense matrix in a file, in C order: what is sent to workers and saved with a run instead of its entries.
+
+    Parameters
+    ----------
+    path : str
+        The file; made absolute.
+    offset : int
+        Bytes before the first entry.
+    shape : (int, int)
+        Rows and columns.
+    dtype : str
+        Type of the entries, as NumPy spells it ("<f8").
+    digest : str, optional
+        Hash of some places of the file; where given, the file must still have it.
+    """
+
+    def __init__(self, path: str, offset: int, shape: tuple[int, int], dtype: str, digest: str | None = None) -> None:
+        self.path = os.path.abspath(os.fspath(path))
+        self.offset, self.shape, self.dtype = int(offset), (int(shape[0]), int(shape[1])), str(np.dtype(dtype).str)
+        self.digest = digest
+
+    def fields(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in ("path", "offset", "shape", "dtype", "digest")}
+
+    @classmethod
+    def of(cls, matrix: np.memmap) -> MatrixFile:
+        """The file behind a memory map, or behind some of its rows."""
+        path = getattr(matrix, "filename", None)
+        if path is None or matrix.mode == "c":
+            what = "has no file" if path is None else "is copy-on-write (mode 'c')"
+            raise InvalidInputError(f"this memory map {what}, so workers cannot open it: use np.load(path, mmap_mode='r')")
+        base: Any = matrix
+        while isinstance(base.base, np.memmap):
+            base = base.base
+        offset = base.offset + matrix.ctypes.data - base.ctypes.data
+        return cls(str(path), offset, matrix.shape, matrix.dtype.str)
+
+    def open(self) -> np.memmap:
+        """The memory map, read only."""
+        needed = self.offset + self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
+        try:
+            size = os.stat(self.path).st_size
+            if size < needed:
+                raise InvalidInputError(
+                    f"{self.path} has {size} bytes, but the matrix {self.shape} needs {needed}: it was cut short or changed"
+                )
+            opened = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, "C")
+        except OSError as error:
+            raise InvalidInputError(
+                f"cannot open {self.path}, the file of the matrix ({error.strerror or error}): put it back, or pass a problem"
+                " made of the file where it is now"
+            ) from error
+        if self.digest is not None and self.digest != (found := digest_of(opened)):
+            raise InvalidInputError(
+                f"{self.path} is not the file that the matrix was in (hash {self.digest[:12]}, now {found[:12]}): restore it"
+            )
+        return opened
+
+
+def digest_of(matrix: Array) -> str:
+    """A hash of shape, type and about 64 places of a matrix in a file: its content is never read as a whole."""
+    data = matrix.reshape(-1).view(np.uint8)
+    digest = hashlib.sha256(f"{matrix.shape}{matrix.dtype.str}".encode())
+    for start in np.linspace(0, max(0, len(data) - _LOOK), _PLACES).astype(np.int64):
+        digest.update(data[start : start + _LOOK].tobytes())
+    return digest.hexdigest()
+
+
+def as_matrix(A: Any) -> Any:
+    """A as a C-contiguous array, a memory map or a canonical CSR array, of float32 or float64, read only.
+
+    Raises
+    ------
+    InvalidInputError
+        For a wrong shape or type, or a file that is not a matrix.
+    """
+    if isinstance(A, MatrixFile):
+        return A.open()
+    if isinstance(A, (str, Path)):
+        A = _open_npy(Path(A))
+    if isinstance(A, np.memmap):
+        return _as_map(A)
+    try:
+        matrix = sp.csr_array(A) if sp.issparse(A) else np.asarray(A)
+    except ValueError:
+        raise InvalidInputError("A must be a matrix: its rows have different lengths") from None
+    if matrix.dtype.kind not in "biuf":
+        raise InvalidInputError(f"A must hold real numbers, not {matrix.dtype}")
+    _check_shape(matrix.shape)
+    if matrix.dtype not in (np.float32, np.float64) or not matrix.dtype.isnative:
+        matrix = matrix.astype(np.float32 if matrix.dtype == np.dtype(np.float32).newbyteorder() else np.float64)
+    if sp.issparse(matrix):
+        return _canonical(matrix)
+    matrix = np.ascontiguousarray(matrix).view()
+    matrix.flags.writeable = False
+    return matrix
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if len(shape) != 2 or 0 in shape:
+        hint = "; a single equation is A[None, :]" if len(shape) == 1 else ""
+        raise InvalidInputError(f"A must have shape (n_rows, dim) with at least one of each, not {shape}{hint}")
+
+
+def _open_npy(path: Path) -> Any:
+    try:
+        opened = np.load(path, mmap_mode="r", allow_pickle=False)
+    except OSError as error:
+        raise InvalidInputError(f"cannot open {path}, the file of A: {error.strerror or error}") from error
+    except ValueError as error:
+        raise InvalidInputError(f"{path} is not a .npy file of numbers ({error}): write it with np.save") from error
+    if not isinstance(opened, np.memmap):
+        raise InvalidInputError(f"{path} is not a .npy file of one matrix: write it with np.save")
+    return opened
+
+
+def _as_map(matrix: np.memmap) -> Any:
+    _check_shape(matrix.shape)
+    if not matrix.flags.c_contiguous:
+        raise InvalidInputError(
+            "A is a file that is not stored row by row (C order): write it with np.save of a C-ordered array"
+        )
+    if matrix.dtype not in (np.float32, np.float64) or not matrix.dtype.isnative:
+        raise InvalidInputError(f"A is a file of {matrix.dtype}: a file is used as it is, so it must hold float32 or float64")
+    return MatrixFile.of(matrix).open()
+
+
+def _canonical(matrix: Any) -> Any:
+    """CSR with sorted indices, each once, and nothing that a compiled loop could trip over."""
+    indices, indptr = matrix.indices, matrix.indptr
+    broken = len(indptr) != matrix.shape[0] + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any()
+    broken = broken or indptr[-1] > min(len(indices), len(matrix.data))
+    if broken or (len(indices) and not 0 <= indices.min() <= indices.max() < matrix.shape[1]):
+        raise InvalidInputError("A is not a valid CSR matrix (column numbers or row pointers out of range): build it anew")
+    # flags that say so may be out of date, so they are found out again
+    fresh = sp.csr_array((matrix.data, indices, indptr), shape=matrix.shape)
+    if not fresh.has_canonical_format:
+        fresh = fresh.copy()  # the user's matrix stays as it is
+        fresh.sum_duplicates()
+    return fresh
+
+
+def parts(matrix: Any, low: int = 0, high: int | None = None) -> Iterator[slice]:
+    """Slices of rows of bounded size."""
+    high = matrix.shape[0] if high is None else high
+    per_row = row_bytes(matrix)
+    step = max(1, int(PART // max(per_row, 1)))
+    for start in range(low, high, step):
+        yield slice(start, min(start + step, high))
+
+
+def row_bytes(matrix: Any) -> float:
+    """Bytes of a row, on average."""
+    if sp.issparse(matrix):
+        return max(1.0, matrix.nnz / matrix.shape[0] * (matrix.data.itemsize + matrix.indices.itemsize))
+    return float(matrix.shape[1] * matrix.dtype.itemsize)
+
+
+def each_part(matrix: Any, work: Callable[[slice], Any]) -> list[Any]:
+    """``work(rows)`` for parts of all rows, on a few threads; the results in order of the rows."""
+    entries = matrix.nnz if sp.issparse(matrix) else matrix.size
+    pieces = list(parts(matrix))
+    n_threads = min(_THREADS, _cores(), 1 + entries // _ALONE, len(pieces))
+    results: list[Any] = [None] * len(pieces)
+    errors: list[BaseException] = []
+
+    def run(first: int) -> None:
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):
+                for k in range(first, len(pieces), n_threads):
+                    results[k] = work(pieces[k])
+        except BaseException as error:  # raised again by the thread that asked
+            errors.append(error)
+
+    threads = [threading.Thread(target=run, args=(k,)) for k in range(1, n_threads)]
+    for thread in threads:
+        thread.start()
+    run(0)
+    for thread in threads:
+        thread.join()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def rows_of(matrix: Any, rows: Any) -> Any:
+    """Some rows, as a plain array or CSR; a slice of them is not copied."""
+    if not sp.issparse(matrix):
+        return np.asarray(matrix[rows])
+    if not isinstance(rows, slice):
+        return matrix[rows]
+    pointers = matrix.indptr[rows.start : rows.stop + 1]
+    inside = slice(pointers[0], pointers[-1])
+    return sp.csr_array(
+        (matrix.data[inside], matrix.indices[inside], pointers - pointers[0]), shape=(len(pointers) - 1, matrix.shape[1])
+    )
+
+
+def first_nonfinite(matrix: Any) -> tuple[int, int, float] | None:
+    """Row, column and value of the first entry that is not finite, None if there is none. Reads the matrix once."""
+    for part in parts(matrix):
+        rows = rows_of(matrix, part)
+        bad = ~np.isfinite(rows.data if sp.issparse(rows) else rows)
+        if bad.any():
+            if sp.issparse(rows):
+                k = int(np.argmax(bad))
+                row = int(np.searchsorted(rows.indptr, k, side="right")) - 1
+                return part.start + row, int(rows.indices[k]), float(rows.data[k])
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            return part.start + row, column, float(rows[row, column])
+    return None
