@@ -44,6 +44,7 @@ _MODULE_OF = {
         "problems.sketches": "Rows",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.hogwild": "Hogwild",
+        "rules.row_action": "RowAction",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()

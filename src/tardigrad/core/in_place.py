@@ -6,6 +6,7 @@ Rules of this file:
   served one without delay in every bit;
 - ownership "racy": all workers read and write one array; a read may see half of a write, and of two
   writes to one place at a time one may be lost. Only for methods that bear it;
+- a rule may do many tasks in one compiled call (`sweep`): lock-free workers then use that, and nobody else;
 - ownership "disjoint": client i alone writes block i. A worker changes a copy of its block and puts it in
   the old one's place: readers see whole blocks, old or new, and nobody waits.
 """
@@ -60,6 +61,14 @@ class InPlaceRule(Rule[InPlaceState]):
     @abstractmethod
     def write(self, x: Array, payload: Payload, task: Task) -> None:
         """Change `x` in place: all of it, or the client's own block where ownership is disjoint."""
+
+    def sweep_length(self, problem: Problem) -> int:
+        """Tasks that a lock-free worker does in one call of `sweep`; by default 0: one by one, by `work` and `write`."""
+        return 0
+
+    def sweep(self, problem: Problem, client: int, tasks: range, seed: int, x: Array) -> None:
+        """Do tasks with these numbers for a client in one go, reading and writing the live iterate `x`."""
+        raise NotImplementedError
 
     def bounds(self, dim: int, n_clients: int) -> list[int]:
         """Where the clients' blocks begin, and the end, for disjoint ownership; by default equal blocks."""

@@ -11,8 +11,10 @@ Rules of this file:
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 from tardigrad.core.problem import Problem
@@ -87,7 +89,14 @@ def _where(task: Task) -> str:
 def single_threaded_blas() -> Iterator[None]:
     """Limit BLAS to one thread within the block."""
     import scipy.linalg  # noqa: F401 (SciPy brings a BLAS of its own, which can only be limited once it is loaded)
-    from threadpoolctl import threadpool_limits
 
-    with threadpool_limits(1, user_api="blas"):
+    with _libraries(len(sys.modules)).limit(limits=1, user_api="blas"):
         yield
+
+
+@lru_cache(maxsize=1)
+def _libraries(n_modules: int) -> Any:  # noqa: ARG001 (the cache's key)
+    """The BLAS libraries of this process: looking for them takes 0.6 ms, so that is done only after further imports."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()

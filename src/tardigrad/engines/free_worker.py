@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- tasks are numbered by one counter that all workers draw from: each number is drawn once, and what was
-  drawn is done;
+- tasks are numbered by one counter that all workers draw from, one number at a time or a stretch of them: each number
+  is drawn once, and what was drawn is done;
 - a worker serves its own clients in turn, all equally often; where data are shared it is a client itself;
 - a task that raises is tried again; after the third time the slice ends for all.
 """
@@ -28,7 +28,8 @@ class Slice:
 
     def __init__(self, blocks: list[Array], state: InPlaceState, until: float, n_workers: int) -> None:
         self.blocks = blocks
-        self.numbers = count(state.version)
+        self.begin = state.version
+        self.draws = count()
         self.until = until
         # where a run was resumed with fewer workers, the counts of the others stay
         self.done = state.counts + [0] * (n_workers - len(state.counts))
@@ -59,6 +60,10 @@ class FreeWorker:
         assert isinstance(half.rule, InPlaceRule)
         self.number = number
         self.rule = half.rule
+        self.problem = half.problem
+        self.seed = half.seed
+        #: tasks drawn at a time, where the rule can do several in one go
+        self.length = half.rule.sweep_length(half.problem)
         self.answer = half.open()
         self.timing = timing
         self.closing = closing
@@ -68,18 +73,37 @@ class FreeWorker:
         """Do tasks of a slice until there are no more; how many."""
         mine = range(self.number % part.n_clients, part.n_clients, part.n_workers)
         before, n_done = part.done[self.number], 0
+        size = max(self.length, 1)
         while not (part.halt or self.closing.is_set()):
-            number = next(part.numbers)
+            number = part.begin + size * next(part.draws)
             if number >= part.until:
                 break
-            task = Task(number, mine[(before + n_done) % len(mine)])
-            if not self._do(part, task, zero):
+            client = mine[(before + n_done) % len(mine)]
+            if self.length:
+                tasks = range(number, int(min(number + size, part.until)))
+                n_now = self._sweep(part, client, tasks, zero)
+            else:
+                n_now = self._do(part, Task(number, client), zero)
+            if not n_now:
                 break
-            n_done += 1
+            n_done += n_now
         return n_done
 
-    def _do(self, part: Slice, task: Task, zero: float) -> bool:
-        """One task; whether it was done."""
+    def _sweep(self, part: Slice, client: int, tasks: range, zero: float) -> int:
+        """Tasks in one go; how many were done. Injected durations follow: what was read is written at once."""
+        began = time.monotonic()
+        try:
+            self.rule.sweep(self.problem, client, tasks, self.seed, part.blocks[0])
+        except BaseException:
+            return self._give_up(part, tasks[0], client, "could not be done")
+        if self.timing is not None:
+            for number in tasks:
+                began += self._duration(number, client, began - zero)
+            self.closing.wait(max(0.0, began - time.monotonic()))
+        return len(tasks)
+
+    def _do(self, part: Slice, task: Task, zero: float) -> int:
+        """One task; 0 where it could not be done."""
         began = time.monotonic()
         for failures in range(1, MAX_FAILURES + 1):
             try:
@@ -87,18 +111,22 @@ class FreeWorker:
                 break
             except BaseException:
                 if failures == MAX_FAILURES:
-                    return self._give_up(part, task, f"failed {failures} times")
+                    return self._give_up(part, task.id, task.client, f"failed {failures} times")
         try:
             if self.timing is not None:
-                u = self.uniform(task.id) if self.timing.random else 0.5
-                self.closing.wait(max(0.0, began + self.timing.duration(task.client, began - zero, u) - time.monotonic()))
+                duration = self._duration(task.id, task.client, began - zero)
+                self.closing.wait(max(0.0, began + duration - time.monotonic()))
             write_free(self.rule, part.blocks, payload, task)
         except BaseException:  # not tried again: half of it may be written
-            return self._give_up(part, task, "could not be written")
-        return True
+            return self._give_up(part, task.id, task.client, "could not be written")
+        return 1
 
-    def _give_up(self, part: Slice, task: Task, what: str) -> bool:
+    def _duration(self, number: int, client: int, now: float) -> float:
+        assert self.timing is not None
+        return self.timing.duration(client, now, self.uniform(number) if self.timing.random else 0.5)
+
+    def _give_up(self, part: Slice, number: int, client: int, what: str) -> int:
         """End the slice for all."""
-        part.error = f"task {task.id} of client {task.client} {what} on worker {self.number}:\n{traceback.format_exc()}"
+        part.error = f"task {number} of client {client} {what} on worker {self.number}:\n{traceback.format_exc()}"
         part.halt = True
-        return False
+        return 0
