@@ -1,0 +1,1 @@
+"""Rates, step sizes and tables: pure functions of constants, each citing its equation."""
