@@ -19,7 +19,7 @@ from typing import Annotated, Any
 import typer
 
 from tardigrad import __version__
-from tardigrad.core.errors import RunFileError, TardigradError
+from tardigrad.core.errors import InvalidInputError, RunFileError, TardigradError
 
 app = typer.Typer(
     name="tardigrad",
@@ -144,6 +144,26 @@ def bench(
     from tardigrad.benchmarks.harness import run_benchmark
 
     found = run_benchmark(name)
+    typer.echo(json.dumps(found.to_json()) if as_json else found.table())
+
+
+@app.command()
+def reproduce(
+    name: Annotated[str | None, typer.Argument(help="Which table or figure; see --list.")] = None,
+    listing: Annotated[bool, typer.Option("--list", help="Print the names that there are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Recompute a table or figure of a paper, with the published numbers beside."""
+    from tardigrad.papers import PAPERS
+    from tardigrad.papers import reproduce as recompute
+
+    if listing:
+        names = {known: what for known, (_, _, what) in PAPERS.items()}
+        typer.echo(json.dumps(names) if as_json else "\n".join(f"{known}  {what}" for known, what in names.items()))
+        return
+    if name is None:
+        raise InvalidInputError("reproduce needs the name of a table or figure: tardigrad reproduce --list shows them")
+    found = recompute(name)
     typer.echo(json.dumps(found.to_json()) if as_json else found.table())
 
 

@@ -182,8 +182,8 @@ def positive_root(K1: float, K2: float, delays: Any, gap: float | None = None) -
 
     One update of 31 has delay 30, the others 2:
 
-    >>> round(positive_root(0.5, 0.25, delays=[0, 0, 30] + 27 * [0] + [1]), 6)
-    0.864853
+    >>> round(positive_root(0.5, 0.25, delays=[0, 0, 30] + 27 * [0] + [1]), 5)
+    0.91317
     """
     return math.exp(-decay(K1, K2, delays, gap))
 

@@ -1,0 +1,88 @@
+"""One file a paper: every table and figure of it as a function, with the published numbers beside.
+
+`reproduce` calls them by name; `PAPERS` says where each is, so that listing them imports none.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from tardigrad.core.errors import InvalidInputError
+
+# name -> (module, function, what it is)
+PAPERS: dict[str, tuple[str, str, str]] = {
+    "apsgd-table1": ("tardigrad.papers.apsgd", "table1", "complexities of asynchronous sketch-and-project, as formulas"),
+    "apsgd-table2": ("tardigrad.papers.apsgd", "table2", "workers from which asynchronous beats synchronous, k >= 1"),
+    "apsgd-table3": ("tardigrad.papers.apsgd", "table3", "workers from which asynchronous beats synchronous, k <= 1"),
+}
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table or figure of a paper, recomputed.
+
+    Attributes
+    ----------
+    name : str
+        As `reproduce` knows it.
+    rows : list of dict
+        Plain values, with the published ones beside.
+    comment : str
+        What agrees and what does not.
+    notes : list of str
+        Lines for people, such as formulas.
+    """
+
+    name: str
+    rows: list[dict[str, Any]]
+    comment: str
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """``{"name", "rows", "comment"}``; what does not exist is null."""
+        return {"name": self.name, "rows": self.rows, "comment": self.comment}
+
+    def table(self) -> str:
+        """The rows for people, then the notes and the comment."""
+        head = list(self.rows[0])
+        body = [[_text(row[key]) for key in head] for row in self.rows]
+        widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
+        lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]]
+        return "\n".join([*lines, "", *self.notes, self.comment])
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def reproduce(name: str) -> Reproduction:
+    """Recompute a table or figure of a paper.
+
+    Parameters
+    ----------
+    name : str
+        One of `PAPERS`.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none of that name.
+
+    Examples
+    --------
+    >>> reproduce("apsgd-table2").comment.split(";")[0]
+    '15 of 15 published rows reproduced'
+    """
+    if name not in PAPERS:
+        near = difflib.get_close_matches(name, PAPERS, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(PAPERS)}"
+        raise InvalidInputError(f"no table or figure is named {name!r}; {hint}")
+    module, function, _ = PAPERS[name]
+    made: Callable[[], Reproduction] = getattr(importlib.import_module(module), function)
+    return made()
