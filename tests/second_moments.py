@@ -37,5 +37,6 @@ def errors(P, start, a, b, g, version_read=None, chances=None, updates=None):
         old = sum(p * C[s, s] for s, p in reads)
         cross = step @ read[t]
         moved = b * b * old - b * g * (W @ old + old @ W) + g * g * (P @ old @ P).mean(0)
-        C[t + 1, t + 1] = a * a * C[t, t] + a * (cross + cross.T) + moved
+        new = a * a * C[t, t] + a * (cross + cross.T) + moved
+        C[t + 1, t + 1] = (new + new.T) / 2  # what rounding makes skew would not decay
     return np.trace(C[np.arange(updates + 1), np.arange(updates + 1)], axis1=1, axis2=2)

@@ -211,3 +211,23 @@ def test_help_and_version():
     assert "demo" in tardigrad("--help").stdout
     assert tardigrad("--version").stdout == f"{td.__version__}\n"
     assert "Usage" in tardigrad().stdout + tardigrad().stderr
+
+
+def test_reproduce_json_and_table():
+    done = tardigrad("reproduce", "apsgd-table2", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["name"] == "apsgd-table2"
+    assert [row["reproduced"] for row in found["rows"]] == [row["published"] for row in found["rows"]]
+    shown = tardigrad("reproduce", "apsgd-table2").stdout
+    assert "15 of 15 published rows reproduced" in shown
+
+
+def test_reproduce_lists_names_and_suggests_the_nearest():
+    listed = tardigrad("reproduce", "--list").stdout
+    assert [line.split()[0] for line in listed.splitlines()][:3] == ["apsgd-table1", "apsgd-table2", "apsgd-table3"]
+    assert "apsgd-table1" in json.loads(tardigrad("reproduce", "--list", "--json").stdout)
+    done = tardigrad("reproduce", "apsgd-tabel3")
+    assert done.returncode == 2
+    assert done.stderr.startswith("tardigrad: no table or figure is named 'apsgd-tabel3'; did you mean apsgd-table3")
+    assert "tardigrad reproduce --list" in tardigrad("reproduce").stderr

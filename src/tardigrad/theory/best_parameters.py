@@ -147,6 +147,8 @@ def best_parameters(lambda_min: float, lambda_max: float, delays: Any, bound: st
         if not reached > found.decay * (1 + 1e-13):
             break
         found = AveragedParameters(float(theta[0]), float(omega[0]), math.exp(-reached), reached)
+        if reached == math.inf:  # one projection solves it
+            break
     if not found.decay > 0:
         raise InvalidInputError(f"no theta and omega with a rate below 1: lambda_min = {low:g} is too small for float64")
     return found
