@@ -41,7 +41,7 @@ _MODULE_OF = {
         "problems.logistic": "LogisticRegression SoftmaxRegression",
         "problems.partition": "Dirichlet Given Iid Shards Shared",
         "problems.regularizers": "L2 SmoothNonconvex",
-        "problems.sketches": "Rows",
+        "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",

@@ -73,11 +73,16 @@ class Problem(Plain):
 
     def fingerprint(self) -> str:
         """A hash of everything that defines the problem: equal problems, equal fingerprints."""
-        arrays: dict[str, Array] = {}
-        text = json.dumps(encode(self, arrays))
-        # a class is the same one in the script that defines it (__main__) and where that script is imported
-        digest = hashlib.sha256(re.sub(r'"\$type": "[^":]*:', '"$type": "', text).encode())
-        for name, array in arrays.items():
-            digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).data)
-        return digest.hexdigest()
+        return fingerprint_of(self)
+
+
+def fingerprint_of(value: Any) -> str:
+    """A hash of a plain value: equal values, equal hashes."""
+    arrays: dict[str, Array] = {}
+    text = json.dumps(encode(value, arrays))
+    # a class is the same one in the script that defines it (__main__) and where that script is imported
+    digest = hashlib.sha256(re.sub(r'"\$type": "[^":]*:', '"$type": "', text).encode())
+    for name, array in arrays.items():
+        digest.update(f"{name}{array.dtype.str}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()

@@ -76,14 +76,17 @@ class Metric:
         solved = scipy.linalg.solve_triangular(self._lower, flat.T, lower=True, trans="T", check_finite=False)
         return np.ascontiguousarray(solved.T).reshape(v.shape)
 
+    def weigh(self, v: Array) -> Array:
+        """``L' v``: takes unknowns to whitened ones."""
+        if self.B is None:
+            return v
+        if self._lower is None:
+            return v * np.sqrt(self.B)
+        return v @ self._lower
+
     def norm(self, v: Array) -> Array:
         """``sqrt(v' B v)`` over the last axis."""
-        if self.B is None:
-            return np.linalg.norm(v, axis=-1)
-        if self.is_diagonal:
-            return np.linalg.norm(v * np.sqrt(self.B), axis=-1)
-        assert self._lower is not None
-        return np.linalg.norm(v @ self._lower, axis=-1)
+        return np.linalg.norm(self.weigh(v), axis=-1)
 
 
 def _as_numbers(B: Any, dim: int, dtype: np.dtype[Any]) -> Array:

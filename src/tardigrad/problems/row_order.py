@@ -62,9 +62,9 @@ class ItemOrder:
 
         A second item of the same task, and every item from a plain NumPy generator, is drawn independently.
         """
-        shape = noise_shape(rng)
-        if isinstance(rng, Stream) and rng.domain is Domain.TASK and rng.index is not None:
-            index, _ = rng.index, rng.generator  # numbers of this task have now been drawn
+        shape, index = noise_shape(rng), task_index(rng)
+        if index is not None:
+            assert isinstance(rng, Stream)
             return self.at_each(rng.seed, index, shape[0]) if shape else self.at(rng.seed, index)
         if self.order == "norms":
             items = self._by_weight(rng.random(shape or (1,)))
@@ -76,7 +76,7 @@ class ItemOrder:
         """The item of sketch number `index`."""
         if self.order == "shuffled":
             number, place = divmod(index, self.n)
-            return int(self._pass(seed, number)[place])
+            return int(self.permutation(seed, number)[place])
         word = mixed(key_of(seed) + (index + 1) * _GOLDEN)
         u = (word >> 11) * 2.0**-53
         return int(u * self.n) if self.order == "uniform" else int(self._by_weight(np.array([u]))[0])
@@ -85,7 +85,7 @@ class ItemOrder:
         """The items of sketch number `index` for each replica."""
         if self.order == "shuffled":
             number, place = divmod(index, self.n)
-            return self._pass(seed, number, replicas)[:, place].copy()
+            return self.permutation(seed, number, replicas)[:, place].copy()
         words = _keys(seed, replicas) + np.uint64((index + 1) * _GOLDEN & _MASK)
         return self._choose(mixed_in_place(words))
 
@@ -97,7 +97,7 @@ class ItemOrder:
             while low < stop:
                 number, place = divmod(low, self.n)
                 high = min(stop, low + self.n - place)
-                items[low - start : high - start] = self._pass(seed, number)[place : place + high - low]
+                items[low - start : high - start] = self.permutation(seed, number)[place : place + high - low]
                 low = high
             return items
         key = key_of(seed)
@@ -123,7 +123,7 @@ class ItemOrder:
         u -= items
         return np.where(u < kept[items], items, other[items])
 
-    def _pass(self, seed: int, number: int, replicas: int | None = None) -> Array:
+    def permutation(self, seed: int, number: int, replicas: int | None = None) -> Array:
         """The permutation of a pass, or one for each replica."""
         key = seed, number, replicas
         found = self._passes.get(key)
@@ -147,6 +147,14 @@ class ItemOrder:
         place = int(rng.integers(whole + 1))  # where the last chunk, which is shorter, comes
         inside = inside[rng.permutation(whole)]
         return np.concatenate([inside[:place].ravel(), last, inside[place:].ravel()])
+
+
+def task_index(rng: Rng) -> int | None:
+    """The number of the task that a stream stands at, None if something was drawn from it before (this counts too)."""
+    if not isinstance(rng, Stream) or rng.domain is not Domain.TASK or rng.index is None:
+        return None
+    index, _ = rng.index, rng.generator
+    return index
 
 
 def check_order(order: Any, allowed: tuple[str, ...] = ORDERS) -> None:
@@ -210,7 +218,9 @@ def alias_table(weights: Array) -> tuple[Array, Array]:
     array([1., 2., 3.])
     """
     n = len(weights)
-    shares = np.asarray(weights, np.float64) / (np.max(weights) or 1.0)  # the sum cannot overflow
+    if not np.any(weights):
+        weights = np.ones(n)  # a matrix of zeros: no row is better than another
+    shares = np.asarray(weights, np.float64) / (np.max(weights))  # the sum cannot overflow
     shares *= n / shares.sum()
     kept, other = np.ones(n), np.arange(n)
     light, heavy = np.flatnonzero(shares < 1), np.flatnonzero(shares >= 1)

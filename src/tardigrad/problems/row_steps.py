@@ -17,7 +17,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 from tardigrad.problems.row_order import ItemOrder
-from tardigrad.problems.system_matrix import PART, each_part, row_bytes, rows_of
+from tardigrad.problems.system_matrix import PART, row_bytes, rows_of
 
 if TYPE_CHECKING:
     from tardigrad.problems.linear_system import LinearSystem
@@ -29,7 +29,8 @@ class RowSteps:
     def __init__(self, system: LinearSystem, order: str) -> None:
         self.system = system
         chunk = max(1, int(PART // row_bytes(system.A))) if system.is_file else 1
-        self.order = ItemOrder(system.n_rows, order, self._weights, chunk)
+        self.order = ItemOrder(system.n_rows, order, self.squares, chunk)
+        self._squares: Array | None = None
         precision = np.finfo(system.dtype)
         #: squares of norms between these are right to working precision
         self._tiny, self._huge = float(precision.tiny / precision.eps), float(precision.max)
@@ -92,7 +93,8 @@ class RowSteps:
             if system.b[row] != 0:
                 raise inconsistent_row(row, system.b[row])
             return a, 1.0, x @ a
-        scaled = a / largest
+        with np.errstate(invalid="ignore"):  # an entry that is not finite
+            scaled = a / largest
         return scaled, float(scaled @ system.metric.solve(scaled)), x @ scaled - system.b[row] / largest
 
     def _of_replicas(self, x: Array, rows: Array) -> Array:
@@ -110,47 +112,54 @@ class RowSteps:
             gradient[r] = self.gradient(points[r], int(rows[r]))
         return gradient.reshape(x.shape)
 
-    def expected(self, x: Array) -> Array:
-        """``sum_i p_i grad f_i(x)``, two products with the matrix."""
+    def expected(self, x: Array, homogeneous: bool = False) -> Array:
+        """``sum_i p_i grad f_i(x)``, two products with the matrix; `homogeneous`: for b = 0."""
         system = self.system
-        if self.order.order == "norms":
-            squares = self.squares()
-            weights = np.full(system.n_rows, 1 / float(squares.sum(dtype=np.float64)))
-        else:
-            squares = self.squares()
-            weights = np.divide(1.0, squares * system.n_rows, out=np.zeros(system.n_rows), where=squares > 0)
+        weights = self.row_weights().astype(system.dtype)
         flat = x.reshape(-1, system.dim)
 
-        def part(rows: slice) -> Array:
-            A = rows_of(system.A, rows)
-            residual = (A @ flat.T).T - system.b[rows]
-            residual *= weights[rows].astype(system.dtype)
-            return np.asarray((A.T @ residual.T).T if sp.issparse(A) else residual @ A)
+        def part(rows: slice, A: Any) -> Array:
+            residual = (A @ flat.T).T if homogeneous else (A @ flat.T).T - system.b[rows]
+            return np.asarray((A.T @ (residual * weights[rows]).T).T)
 
         total = np.zeros(flat.shape, system.dtype)
-        for found in each_part(system.A, part):
+        for found in system.passes.each(part, width=len(flat)):
             total += found
         return system.metric.solve(total).reshape(x.shape)
 
+    def row_weights(self) -> Array:
+        """``p_i / (a_i' B^-1 a_i)``, p being the probabilities of the rows; 0 for rows of zeros."""
+        squares = self.squares()
+        if self.order.order == "norms" and squares.any():
+            return np.where(squares > 0, 1 / squares.sum(), 0.0)
+        return np.divide(1.0, squares * len(squares), out=np.zeros(len(squares)), where=squares > 0)
+
+    def trace(self) -> float:
+        """Mean rank of a sketch."""
+        return float(self.row_weights() @ self.squares())
+
     def squares(self) -> Array:
         """``a_i' B^-1 a_i`` of every row, one pass; an error where a row of zeros has an equation that cannot hold."""
-        system = self.system
-        found = np.concatenate(each_part(system.A, lambda rows: row_squares(rows_of(system.A, rows), system.metric)))
-        bad = (found == 0) & (system.b != 0)
-        for row in np.flatnonzero(bad):
-            if not rows_of(system.A, [int(row)]).any() if not sp.issparse(system.A) else True:
-                raise inconsistent_row(int(row), system.b[row])
-        return found
-
-    def _weights(self) -> Array:
-        return self.squares()
+        if self._squares is None:
+            system = self.system
+            width = system.dim if system.B is not None else 1
+            found = system.passes.each(lambda rows, A: row_squares(A, system.metric), width)
+            squares = np.concatenate(found)
+            if not np.isfinite(squares).all():
+                row = int(np.argmin(np.isfinite(squares)))
+                raise InvalidInputError(
+                    system.explain_nonfinite() or f"row {row} of A is too large to be squared: scale A and b"
+                )
+            for suspect in np.flatnonzero((squares == 0) & (system.b != 0)):
+                self.gradient(np.zeros(system.dim, system.dtype), int(suspect))  # an error if the row is really zero
+            self._squares = squares
+        return self._squares
 
 
 def row_squares(A: Any, metric: Any) -> Array:
     """``a_i' B^-1 a_i`` of rows, dense or CSR, in float64."""
     if not sp.issparse(A):
-        D = metric.solve(A)
-        return np.einsum("ij,ij->i", A, D, dtype=np.float64)
+        return np.einsum("ij,ij->i", A, metric.solve(A), dtype=np.float64)
     if metric.is_matrix:
         return row_squares(A.toarray(), metric)
     entries = A.data.astype(np.float64) ** 2

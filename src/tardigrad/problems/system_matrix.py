@@ -13,23 +13,26 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
 
-from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.errors import DataError, InvalidInputError
 from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array
 
-#: bytes of the matrix that a thread takes at a time
+#: bytes of the matrix that are read in one go
 PART = 2**22
+#: numbers that the results for one part may take
+_NUMBERS = 2**22
 #: below so many entries a pass is not worth a thread
 _ALONE = 2**18
-#: threads of a pass, at most
-_THREADS = 4
+#: parts of a pass, and threads at most
+_THREADS = 8
 #: bytes at the ends and in between that identify a file, and how many places are looked at
 _LOOK, _PLACES = 4096, 64
 
@@ -72,23 +75,27 @@ class MatrixFile(Plain):
         offset = base.offset + matrix.ctypes.data - base.ctypes.data
         return cls(str(path), offset, matrix.shape, matrix.dtype.str)
 
+    def marked(self) -> MatrixFile:
+        """The same, with a digest."""
+        return MatrixFile(self.path, self.offset, self.shape, self.dtype, digest_of(self.open()))
+
     def open(self) -> np.memmap:
-        """The memory map, read only."""
+        """The memory map, read only; a DataError where the file is gone, too short, or another one."""
         needed = self.offset + self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
         try:
             size = os.stat(self.path).st_size
             if size < needed:
-                raise InvalidInputError(
+                raise DataError(
                     f"{self.path} has {size} bytes, but the matrix {self.shape} needs {needed}: it was cut short or changed"
                 )
             opened = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, "C")
         except OSError as error:
-            raise InvalidInputError(
+            raise DataError(
                 f"cannot open {self.path}, the file of the matrix ({error.strerror or error}): put it back, or pass a problem"
                 " made of the file where it is now"
             ) from error
         if self.digest is not None and self.digest != (found := digest_of(opened)):
-            raise InvalidInputError(
+            raise DataError(
                 f"{self.path} is not the file that the matrix was in (hash {self.digest[:12]}, now {found[:12]}): restore it"
             )
         return opened
@@ -143,7 +150,7 @@ def _open_npy(path: Path) -> Any:
     try:
         opened = np.load(path, mmap_mode="r", allow_pickle=False)
     except OSError as error:
-        raise InvalidInputError(f"cannot open {path}, the file of A: {error.strerror or error}") from error
+        raise DataError(f"cannot open {path}, the file of A: {error.strerror or error}") from error
     except ValueError as error:
         raise InvalidInputError(f"{path} is not a .npy file of numbers ({error}): write it with np.save") from error
     if not isinstance(opened, np.memmap):
@@ -177,13 +184,63 @@ def _canonical(matrix: Any) -> Any:
     return fresh
 
 
-def parts(matrix: Any, low: int = 0, high: int | None = None) -> Iterator[slice]:
-    """Slices of rows of bounded size."""
-    high = matrix.shape[0] if high is None else high
-    per_row = row_bytes(matrix)
-    step = max(1, int(PART // max(per_row, 1)))
-    for start in range(low, high, step):
-        yield slice(start, min(start + step, high))
+class Passes:
+    """Passes over a matrix by rows, on a few threads.
+
+    Rows are cut in the same way on every machine, so that sums have the same bits whatever the number of cores.
+
+    Parameters
+    ----------
+    matrix : array or CSR array
+        The matrix.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        self.matrix = matrix
+        self._sparse = sp.issparse(matrix)
+        entries = matrix.nnz if self._sparse else matrix.size
+        self._n_parts = max(1, min(_THREADS, int(entries) // _ALONE))
+        self._pieces: tuple[int, list[tuple[slice, Any]]] = (0, [])
+
+    def each(self, work: Callable[[slice, Any], Any], width: int = 1) -> list[Any]:
+        """``work(rows, matrix[rows])`` for all rows, a part at a time; the results in order.
+
+        `width` is how many numbers `work` needs for a row: parts are cut so that it does not need too many at once.
+        """
+        pieces = self._cut(width)
+        n_threads = min(_cores(), len(pieces), self._n_parts)
+        if not self._sparse and _blas_threads() > 1:
+            n_threads = 1  # several threads that call a BLAS of several threads wait for each other
+        results: list[Any] = [None] * len(pieces)
+        errors: list[BaseException] = []
+
+        def run(first: int) -> None:
+            try:
+                with np.errstate(over="ignore", invalid="ignore"):
+                    for k in range(first, len(pieces), n_threads):
+                        results[k] = work(*pieces[k])
+            except BaseException as error:  # raised again by the thread that asked
+                errors.append(error)
+
+        threads = [threading.Thread(target=run, args=(k,)) for k in range(1, n_threads)]
+        for thread in threads:
+            thread.start()
+        run(0)
+        for thread in threads:
+            thread.join()
+        if errors:
+            raise errors[0]
+        return results
+
+    def _cut(self, width: int) -> list[tuple[slice, Any]]:
+        n_rows = self.matrix.shape[0]
+        step = min(-(-n_rows // self._n_parts), max(1, _NUMBERS // max(width, 1)))
+        kept, pieces = self._pieces
+        if kept != step:
+            rows = [slice(low, min(low + step, n_rows)) for low in range(0, n_rows, step)]
+            pieces = [(part, rows_of(self.matrix, part)) for part in rows]
+            self._pieces = step, pieces  # to cut a CSR matrix takes as long as a product with it
+        return pieces
 
 
 def row_bytes(matrix: Any) -> float:
@@ -193,31 +250,16 @@ def row_bytes(matrix: Any) -> float:
     return float(matrix.shape[1] * matrix.dtype.itemsize)
 
 
-def each_part(matrix: Any, work: Callable[[slice], Any]) -> list[Any]:
-    """``work(rows)`` for parts of all rows, on a few threads; the results in order of the rows."""
-    entries = matrix.nnz if sp.issparse(matrix) else matrix.size
-    pieces = list(parts(matrix))
-    n_threads = min(_THREADS, _cores(), 1 + entries // _ALONE, len(pieces))
-    results: list[Any] = [None] * len(pieces)
-    errors: list[BaseException] = []
+@lru_cache(1)
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController
 
-    def run(first: int) -> None:
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):
-                for k in range(first, len(pieces), n_threads):
-                    results[k] = work(pieces[k])
-        except BaseException as error:  # raised again by the thread that asked
-            errors.append(error)
+    return ThreadpoolController().select(user_api="blas").lib_controllers
 
-    threads = [threading.Thread(target=run, args=(k,)) for k in range(1, n_threads)]
-    for thread in threads:
-        thread.start()
-    run(0)
-    for thread in threads:
-        thread.join()
-    if errors:
-        raise errors[0]
-    return results
+
+def _blas_threads() -> int:
+    """Threads that BLAS may use now."""
+    return max((library.num_threads for library in _blas()), default=1)
 
 
 def _cores() -> int:
@@ -239,7 +281,9 @@ def rows_of(matrix: Any, rows: Any) -> Any:
 
 def first_nonfinite(matrix: Any) -> tuple[int, int, float] | None:
     """Row, column and value of the first entry that is not finite, None if there is none. Reads the matrix once."""
-    for part in parts(matrix):
+    step = max(1, int(PART // row_bytes(matrix)))
+    for low in range(0, matrix.shape[0], step):
+        part = slice(low, min(low + step, matrix.shape[0]))
         rows = rows_of(matrix, part)
         bad = ~np.isfinite(rows.data if sp.issparse(rows) else rows)
         if bad.any():

@@ -1,0 +1,83 @@
+"""How far an iterate is from solving a linear system: exactly, or from some of its equations.
+
+Rules of this file:
+
+- squares are added in float64 whatever the precision of the system;
+- an estimate looks at fixed, seeded equations: the same ones for every iterate, read once and kept.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tardigrad.core.task import Array
+from tardigrad.core.validate import integer
+from tardigrad.problems.row_order import key_of
+from tardigrad.problems.system_matrix import row_bytes, rows_of
+
+if TYPE_CHECKING:
+    from tardigrad.problems.linear_system import LinearSystem
+
+#: an estimate above so many tolerances needs no exact residual
+MARGIN = 1.5
+#: bytes of equations that are kept for estimates, at most
+_KEPT = 2**26
+
+
+class Residuals:
+    """Relative residuals ``|b - A x| / |b|`` of a system; ``|A x|`` where b is zero."""
+
+    def __init__(self, system: LinearSystem) -> None:
+        self.system = system
+        self._norm = float(np.linalg.norm(system.b.astype(np.float64))) or 1.0
+        self._kept: tuple[tuple[int, int], Any, Array] | None = None
+
+    def exact(self, x: Array) -> Array:
+        """At x (..., dim), one pass over the matrix."""
+        system = self.system
+        points = np.ascontiguousarray(x.reshape(-1, system.dim).T)
+
+        def part(rows: slice, A: Any) -> Array:
+            return _squares(A, points, system.b[rows])
+
+        squares = sum(system.passes.each(part, width=points.shape[1]))
+        return np.asarray(np.sqrt(squares) / self._norm).reshape(x.shape[:-1])
+
+    def estimate(self, x: Array, n_sample: int, seed: int = 0) -> Array:
+        """From `n_sample` equations drawn without replacement; its square is unbiased."""
+        system = self.system
+        n_sample = min(integer(n_sample, "n_sample"), system.n_rows)
+        key = n_sample, key_of(seed)
+        if self._kept is None or self._kept[0] != key:
+            rng = np.random.Generator(np.random.SFC64(list(key)))
+            rows = np.sort(rng.choice(system.n_rows, n_sample, replace=False, shuffle=False))
+            self._kept = key, rows_of(system.A, rows), system.b[rows]
+        _, A, b = self._kept
+        squares = _squares(A, np.ascontiguousarray(x.reshape(-1, system.dim).T), b) * (system.n_rows / n_sample)
+        return np.asarray(np.sqrt(squares) / self._norm).reshape(x.shape[:-1])
+
+    def checked(self, x: Array, tol: float) -> Array:
+        """The estimate where it is clearly above `tol`, else the exact residual."""
+        system = self.system
+        n_sample = max(256, system.n_rows // 50)
+        n_sample = min(n_sample, max(1, int(_KEPT // row_bytes(system.A))))
+        if 2 * n_sample >= system.n_rows:
+            return self.exact(x)
+        found = np.atleast_1d(self.estimate(x, n_sample))
+        close = ~(found > MARGIN * tol)
+        if close.any():
+            found[close] = self.exact(x.reshape(*found.shape, system.dim)[close])
+        return found.reshape(x.shape[:-1])
+
+
+def _squares(A: Any, points: Array, b: Array) -> Array:
+    """``|A x - b|^2`` for each column x of `points`."""
+    if points.shape[1] == 1:
+        r = A @ points[:, 0]
+        r -= b
+        return np.einsum("i,i->", r, r, dtype=np.float64)[None]
+    r = A @ points
+    r -= b[:, None]
+    return np.einsum("ij,ij->j", r, r, dtype=np.float64)
