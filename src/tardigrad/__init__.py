@@ -45,6 +45,7 @@ _MODULE_OF = {
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",
+        "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()

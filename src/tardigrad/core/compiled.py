@@ -42,9 +42,34 @@ def _subtract_scaled() -> Callable[[Array, Array, Any], None]:
     return loop
 
 
-def warm_up(dtype: np.dtype[Any]) -> None:
-    """Compile for iterates of a type, before any time is measured."""
-    x, g = np.zeros((2, 1), dtype)
-    subtract_scaled(x, g, 0.0)
-    g.flags.writeable = False  # as replies from a cluster are
-    subtract_scaled(x, g, 0.0)
+def mix_in(x: Array, y: Array, share: Any) -> None:
+    """``x <- (1 - share) x + share y`` for vectors, `share` as a number of x's type; in one pass, without a temporary."""
+    if y.shape != x.shape or x.ndim != 1:
+        raise InvalidInputError(f"a reply has shape {y.shape}, the iterate {x.shape}: they must be equal vectors")
+    part, rest = x.dtype.type(share), x.dtype.type(1.0 - share)
+    if y.dtype == x.dtype:
+        _mix_in()(x, y, part, rest)
+    else:
+        x *= rest
+        x += np.multiply(y, part, np.empty_like(x))
+
+
+@lru_cache
+def _mix_in() -> Callable[[Array, Array, Any, Any], None]:
+    import numba
+
+    @numba.njit(nogil=True)
+    def kernel(x: Any, y: Any, part: Any, rest: Any) -> None:
+        for i in range(x.size):
+            x[i] = rest * x[i] + part * y[i]
+
+    loop: Callable[[Array, Array, Any, Any], None] = kernel
+    return loop
+
+
+def warm_up(dtype: np.dtype[Any], loop: Callable[[Array, Array, Any], None] = subtract_scaled) -> None:
+    """Compile one of the functions above for iterates of a type, before any time is measured."""
+    x, y = np.zeros((2, 1), dtype)
+    loop(x, y, 0.0)
+    y.flags.writeable = False  # as replies from a cluster are
+    loop(x, y, 0.0)
