@@ -70,3 +70,23 @@ def random_system(m=12, n=4, seed=0, n_clients=1, B=None, rank=None, dtype=np.fl
         root = rng.normal(size=(n, n))
         B = root @ root.T + np.eye(n)
     return RowSystem(A.astype(dtype), (A @ solution).astype(dtype), B, n_clients), solution
+
+
+def accelerated_moments(system, omega, gamma, r, n):
+    """E|r[k]|^2 of the accelerated method, exactly: joint moments of r and the step before, u = z[k-1] - x*."""
+    T = np.eye(system.dim) - omega * system.W
+    C = system.second(np.outer(r, r), omega)  # after x[1] = z[0]: both are z[0] - x*
+    rr, ru, uu = C, C, C
+    found = [r @ r, np.trace(C)]
+    for _ in range(n - 1):
+        stepped = system.second(rr, omega)
+        cross = T @ ru
+        g, h = gamma, 1 - gamma
+        rr, ru, uu = (
+            g * g * stepped + g * h * (cross + cross.T) + h * h * uu,
+            g * stepped + h * ru.T @ T,
+            stepped,
+        )
+        rr = (rr + rr.T) / 2  # an antisymmetric part, which can only be rounding, would grow
+        found.append(np.trace(rr))
+    return np.array(found) / found[0]

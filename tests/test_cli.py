@@ -207,6 +207,16 @@ def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):
     assert "Traceback" not in errors
 
 
+def test_reproduce_draws_figures_only(tmp_path):
+    done = tardigrad("reproduce", "apsgd-bound", "--json", "--plot", tmp_path / "bound.png")
+    assert done.returncode == 0, done.stderr
+    assert len(json.loads(done.stdout)["rows"]) == 10
+    assert (tmp_path / "bound.png").exists()
+    refused = tardigrad("reproduce", "apsgd-table3", "--plot", tmp_path / "table.png")
+    assert refused.returncode == 2
+    assert "apsgd-table3 is a table" in refused.stderr
+
+
 def test_help_and_version():
     assert "demo" in tardigrad("--help").stdout
     assert tardigrad("--version").stdout == f"{td.__version__}\n"

@@ -151,6 +151,7 @@ def bench(
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Which table or figure; see --list.")] = None,
     listing: Annotated[bool, typer.Option("--list", help="Print the names that there are.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw it to this file, where it is a figure.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Recompute a table or figure of a paper, with the published numbers beside."""
@@ -164,6 +165,10 @@ def reproduce(
     if name is None:
         raise InvalidInputError("reproduce needs the name of a table or figure: tardigrad reproduce --list shows them")
     found = recompute(name)
+    if plot is not None:
+        if found.draw is None:
+            raise InvalidInputError(f"{name} is a table: leave --plot out")
+        found.draw(plot)
     typer.echo(json.dumps(found.to_json()) if as_json else found.table())
 
 

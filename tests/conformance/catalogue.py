@@ -10,6 +10,14 @@ from conftest import make_problem
 from needs import needs_ray
 from tardigrad.testing import AnyOrder
 
+
+def make_system():
+    """A consistent system whose data four clients share."""
+    rng = np.random.default_rng(4)
+    A = rng.normal(size=(20, 5))
+    return td.LinearSystem(A, A @ rng.normal(size=5), rng.uniform(0.5, 2.0, 5), sketch=td.Rows("norms"), n_clients=4)
+
+
 RULES = {
     "SyncSGD": lambda: td.SyncSGD(0.1),
     "SyncSGD, sample, momentum": lambda: td.SyncSGD(0.1, sample=3, momentum=0.5),
@@ -54,4 +62,5 @@ ENGINE_NAMES = [
 PROBLEMS = {
     "noisy": make_problem,
     "exact, weighted": lambda: make_problem(batch=None, weights="rows"),
+    "linear system": make_system,
 }

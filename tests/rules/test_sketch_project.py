@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from row_system import random_system
+from row_system import accelerated_moments, random_system
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.rules.gradient_descent import SMALL
 from tardigrad.testing import AnyOrder, check_rule
+from tardigrad.theory.accelerated import accelerated_parameters
 
 ONE_WORKER = td.Simulated(td.Exponential(1.0))
 
@@ -278,13 +279,40 @@ def weak_curve(omega, gamma, lam, n):
     return np.array(p)
 
 
+@pytest.mark.parametrize(("omega", "gamma"), [(0.5, 1.6), (1.0, 1.3), (0.3, 0.8)])
+def test_accelerated_mean_square_error_is_that_of_its_operator(omega, gamma):
+    problem, solution = random_system(B="diagonal")
+    n, replicas = 30, 4000
+    result = run(td.AcceleratedSketchProject(omega, gamma), problem, n, replicas=replicas, snapshot_every=1, seed=6)
+    errors = (result.history.x - solution) @ problem.root_B()
+    squares = (errors**2).sum(axis=-1) / (errors[0, 0] ** 2).sum()
+    exact = accelerated_moments(problem, omega, gamma, errors[0, 0], n)
+    assert (np.abs(squares.mean(axis=1) - exact) <= 4.5 * squares.std(axis=1) / np.sqrt(replicas) + 1e-12).all()
+
+
+def test_accelerated_with_the_best_weak_rate_diverges_in_mean_square_for_single_rows():
+    """And converges with a smaller omega, in the example faster than the basic method with its best one."""
+    for seed in range(5):
+        problem, _ = random_system(m=8, n=6, seed=seed)
+        lams = np.linalg.eigvalsh(problem.W)
+        best = accelerated_parameters(lams[0], lams[-1])
+        assert accelerated_moments(problem, best.omega, best.gamma, np.ones(6), 60)[-1] > 1e6
+    basic = min(rate_of(accelerated_moments(problem, omega, 1.0, np.ones(6), 800)) for omega in (1.0, 1.2, 1.4, 1.6))
+    smaller = [accelerated_parameters(lams[0], lams[-1], omega) for omega in (0.03, 0.08, 0.2)]
+    rates = [rate_of(accelerated_moments(problem, each.omega, each.gamma, np.ones(6), 800)) for each in smaller]
+    assert 1.05 < np.log(min(rates)) / np.log(basic) < 3
+
+
+def rate_of(curve):
+    return float((curve[-1] / curve[len(curve) // 2]) ** (1 / (len(curve) - 1 - len(curve) // 2)))
+
+
 @pytest.mark.parametrize("share", [1.0, 0.5])
 def test_accelerated_weak_rate_has_a_double_root(share):
     """|E[x_k - x*]| <= (1 + c k) (1 - q)^k for every eigenvalue, and for the smallest no faster."""
     lams = np.array([0.002, 0.01, 0.1, 0.3])
-    omega = share / lams.max()
-    q = np.sqrt(omega * lams.min())
-    gamma = 2 / (1 + q)
+    found = accelerated_parameters(lams.min(), lams.max(), omega=share / lams.max())
+    omega, gamma, q = found.omega, found.gamma, 1 - found.rate
     k = np.arange(401)
     for lam in lams:
         roots = np.roots([1.0, -gamma * (1 - omega * lam), -(1 - gamma) * (1 - omega * lam)])

@@ -9,6 +9,7 @@ import difflib
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from tardigrad.core.errors import InvalidInputError
@@ -18,6 +19,7 @@ PAPERS: dict[str, tuple[str, str, str]] = {
     "apsgd-table1": ("tardigrad.papers.apsgd", "table1", "complexities of asynchronous sketch-and-project, as formulas"),
     "apsgd-table2": ("tardigrad.papers.apsgd", "table2", "workers from which asynchronous beats synchronous, k >= 1"),
     "apsgd-table3": ("tardigrad.papers.apsgd", "table3", "workers from which asynchronous beats synchronous, k <= 1"),
+    "apsgd-bound": ("tardigrad.papers.apsgd_simulation", "bound", "the averaged method simulated, beside Theorem 5's bound"),
 }
 
 
@@ -35,20 +37,23 @@ class Reproduction:
         What agrees and what does not.
     notes : list of str
         Lines for people, such as formulas.
+    draw : callable, optional
+        Writes a picture to a path, where there is one.
     """
 
     name: str
     rows: list[dict[str, Any]]
     comment: str
     notes: list[str] = field(default_factory=list)
+    draw: Callable[[Path], object] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """``{"name", "rows", "comment"}``; what does not exist is null."""
         return {"name": self.name, "rows": self.rows, "comment": self.comment}
 
     def table(self) -> str:
-        """The rows for people, then the notes and the comment."""
-        head = list(self.rows[0])
+        """The rows for people without the curves, then the notes and the comment."""
+        head = [key for key, value in self.rows[0].items() if not isinstance(value, list)]
         body = [[_text(row[key]) for key in head] for row in self.rows]
         widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
         lines = ["  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in [head, *body]]

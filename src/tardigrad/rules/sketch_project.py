@@ -323,9 +323,11 @@ class AcceleratedSketchProject(_Mixing[AcceleratedSketchState]):
     ``(gamma - 1) s <= (1 - q)/(1 + q) (1 - q^2) = (1 - q)^2``. So ``|E[x[k] - x*]|`` falls like ``k (1 - q)^k``, which takes
     about the square root of the basic method's number of steps.
 
-    The mean square error is another matter: with ``omega = 1 / lambda_max`` it grows without bound where sketches are small
-    (a single row has lambda_max near 1/dim, so omega is far above 2). An average over many runs shows the fast rate, a
-    single run does not. Steps with ``omega <= 1`` and a moderate gamma converge in mean square too.
+    `tardigrad.theory.accelerated.accelerated_parameters` computes them. The mean square error is another matter: with
+    ``omega = 1 / lambda_max`` it grows without bound where sketches are single rows (lambda_max is then small, so omega is
+    large): the average of many runs has the fast rate, and every single run diverges. With a small enough omega it falls,
+    in small examples at best 0.9 to 1.7 times as fast as the basic method's at its best; which omega that is, theory does
+    not say. With blocks of more than half of the unknowns ``1 / lambda_max`` was safe, and no faster than the basic method.
 
     References
     ----------
