@@ -46,6 +46,8 @@ _MODULE_OF = {
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",
         "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),
+        "solvers.linsolve": "linsolve",
+        "solvers.linear_result": "LinearResult",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()

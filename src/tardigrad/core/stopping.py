@@ -30,6 +30,10 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     STALLED = "stalled"
     ENDED = "ended"
+    #: of linear systems: no x solves it; the number format allows no better; the limit of passes over the matrix
+    INCONSISTENT = "inconsistent"
+    PRECISION = "precision"
+    MAX_PASSES = "max_passes"
     #: of a checkpoint: the run went on, or was cut off
     UNFINISHED = "unfinished"
 

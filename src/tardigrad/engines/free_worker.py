@@ -62,8 +62,8 @@ class FreeWorker:
         self.rule = half.rule
         self.problem = half.problem
         self.seed = half.seed
-        #: tasks drawn at a time, where the rule can do several in one go
-        self.length = half.rule.sweep_length(half.problem)
+        #: tasks drawn at a time, where the rule can do several in one go; one where each has a duration of its own
+        self.length = half.rule.sweep_length(half.problem) if timing is None else min(half.rule.sweep_length(half.problem), 1)
         self.answer = half.open()
         self.timing = timing
         self.closing = closing
@@ -90,16 +90,15 @@ class FreeWorker:
         return n_done
 
     def _sweep(self, part: Slice, client: int, tasks: range, zero: float) -> int:
-        """Tasks in one go; how many were done. Injected durations follow: what was read is written at once."""
+        """Tasks in one go; how many were done. An injected duration follows: what was read is written at once."""
         began = time.monotonic()
         try:
             self.rule.sweep(self.problem, client, tasks, self.seed, part.blocks[0])
         except BaseException:
             return self._give_up(part, tasks[0], client, "could not be done")
         if self.timing is not None:
-            for number in tasks:
-                began += self._duration(number, client, began - zero)
-            self.closing.wait(max(0.0, began - time.monotonic()))
+            duration = self._duration(tasks[0], client, began - zero)
+            self.closing.wait(max(0.0, began + duration - time.monotonic()))
         return len(tasks)
 
     def _do(self, part: Slice, task: Task, zero: float) -> int:

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from tardigrad.core.validate import integer, number
 from tardigrad.problems.metric import Metric
 from tardigrad.problems.residuals import Residuals
 from tardigrad.problems.sketches import Rows, Sketch, Steps
-from tardigrad.problems.system_matrix import MatrixFile, Passes, as_matrix, first_nonfinite
+from tardigrad.problems.system_matrix import MatrixFile, Passes, as_matrix, first_nonfinite, row_sizes
 
 if TYPE_CHECKING:
     from tardigrad.problems.spectrum import RowCoherence, Spectrum
@@ -136,6 +137,13 @@ class LinearSystem(Problem):
         values = self.fields()
         return fingerprint_of({**values, "A": values["A"].digest})  # where the file lies does not matter
 
+    def with_sketch(self, sketch: Sketch, tol: float) -> LinearSystem:
+        """The same system with another sketch and tolerance; A is shared."""
+        other = copy.copy(self)
+        other.sketch, other.tol = sketch, number(tol, "tol", above=0)
+        other._set_up()
+        return other
+
     def sample(self, client: int, rng: Rng) -> Any:
         return self._steps.sample(rng)
 
@@ -154,7 +162,7 @@ class LinearSystem(Problem):
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         """``residual``, ``checked_residual`` and, with a known solution, ``error``.
 
-        ``residual`` is ``|b - A x| / |b|`` (``|A x|`` where b is zero). ``checked_residual`` is estimated from 2 % of the
+        ``residual`` is ``|b - A x| / |b|`` (``|A x|`` where b is zero). ``checked_residual`` is estimated from 256
         equations while that is above 1.5 `tol`, and exact below: for stopping at `tol`. ``error`` is
         ``|x - solution|_B / |solution|_B``.
         """
@@ -210,6 +218,13 @@ class LinearSystem(Problem):
         from tardigrad.problems.spectrum import row_coherence
 
         return row_coherence(self, n_sample, seed)
+
+    def unsolvable_row(self) -> int | None:
+        """The first row of zeros whose right-hand side is not zero, None if there is none. Reads A once."""
+        suspects = np.flatnonzero(self.b)
+        for row in suspects[np.concatenate(self.passes.each(lambda _, A: row_sizes(A)))[suspects] == 0]:
+            return int(row)
+        return None
 
     def explain_nonfinite(self) -> str | None:
         """Which entry of A is the first that is not finite, in words; None if all are. Reads A once, up to that entry."""

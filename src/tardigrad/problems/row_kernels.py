@@ -174,7 +174,7 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:
     return SimpleNamespace(coef=coef, scatter=scatter, steps=steps)
 
 
-class RowSteps:
+class CompiledRows:
     """Row steps on one system, whose arrays the compiled functions are given.
 
     Parameters

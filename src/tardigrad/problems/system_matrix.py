@@ -243,6 +243,14 @@ class Passes:
         return pieces
 
 
+def row_sizes(matrix: Any) -> Array:
+    """The largest absolute value of each row."""
+    if sp.issparse(matrix):
+        return np.asarray(abs(matrix).max(axis=1).toarray()).ravel()
+    largest: Array = np.abs(matrix).max(axis=1)
+    return largest
+
+
 def row_bytes(matrix: Any) -> float:
     """Bytes of a row, on average."""
     if sp.issparse(matrix):

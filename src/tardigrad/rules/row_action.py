@@ -29,7 +29,7 @@ from tardigrad.core.streams import Rng, Stream
 from tardigrad.core.task import Array, Payload, Points, Task
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.linear_system import LinearSystem
-from tardigrad.problems.row_kernels import RowSteps
+from tardigrad.problems.row_kernels import CompiledRows
 from tardigrad.problems.sketches import Rows
 
 #: matrix entries that a lock-free worker reads in one compiled call, about half a millisecond
@@ -161,10 +161,10 @@ def system_of(problem: Problem) -> LinearSystem:
     return problem
 
 
-_kept: WeakKeyDictionary[LinearSystem, RowSteps] = WeakKeyDictionary()
+_kept: WeakKeyDictionary[LinearSystem, CompiledRows] = WeakKeyDictionary()
 
 
-def row_steps(system: LinearSystem) -> RowSteps:
+def row_steps(system: LinearSystem) -> CompiledRows:
     """The compiled steps of a system, made once."""
     found = _kept.get(system)
     if found is None:
@@ -173,5 +173,5 @@ def row_steps(system: LinearSystem) -> RowSteps:
                 "RowAction needs B to be the identity or diagonal: with a full matrix a row step costs dim^2; use SketchProject"
             )
         scale = np.ones(0, system.dtype) if system.B is None else 1 / system.B
-        found = _kept[system] = RowSteps(system.A, system.b, scale)
+        found = _kept[system] = CompiledRows(system.A, system.b, scale)
     return found

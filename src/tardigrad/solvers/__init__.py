@@ -1,0 +1,1 @@
+"""Solvers with the habits of SciPy: one call, everything chosen."""

@@ -1,0 +1,177 @@
+"""What `linsolve` chooses: the method, the sketch, and the parameters that theory gives for them.
+
+Rules of this file:
+
+- a choice costs at most a tenth of a pass over A, and says in words what was chosen and why;
+- what is estimated errs to the safe side: W has no eigenvalue above 1, so lambda_max = 1 is always allowed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.rule import Rule
+from tardigrad.core.validate import number
+from tardigrad.problems.linear_system import LinearSystem
+from tardigrad.problems.sketches import RowBlocks, Rows, Sketch
+from tardigrad.rules.row_action import RowAction
+from tardigrad.rules.sketch_project import (
+    AcceleratedSketchProject,
+    AveragedSketchProject,
+    ParallelSketchProject,
+    SketchProject,
+)
+from tardigrad.theory.accelerated import accelerated_parameters
+from tardigrad.theory.best_parameters import best_parameters
+from tardigrad.theory.row_action import best_omega
+from tardigrad.theory.sketch_project import parallel_omega
+
+METHODS = ("auto", "basic", "parallel", "accelerated", "averaged", "row-action")
+#: systems of at most so many rows are one block: a single step solves them
+ONE_BLOCK = 256
+#: a row-action method needs rows that point in nearly as many directions as there are: at least this share of them
+SPREAD = 1 / 8
+#: rows of a block, at most
+LARGEST_BLOCK = 1024
+#: lambda_min over lambda_max where nothing is known: the best theta and omega hardly depend on it
+SMALL = 1e-4
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A method and a sketch, and why; `largest` bounds the largest eigenvalue of W."""
+
+    method: str
+    sketch: Sketch
+    why: str
+    largest: float
+
+    def __str__(self) -> str:
+        return f"method {self.method} with {self.sketch!r}: {self.why}"
+
+
+def choose(system: LinearSystem, method: str, sketch: Sketch | str) -> Choice:
+    """Fill in what the user left to "auto"."""
+    if method not in METHODS:
+        raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if not (sketch == "auto" or isinstance(sketch, Sketch)):
+        raise InvalidInputError(f"sketch must be 'auto' or a sketch such as RowBlocks(64), not {sketch!r}")
+    probe = system.row_coherence()
+    spread = probe.effective_rank
+    largest = min(1.0, probe.largest, math.sqrt(1 / spread) if spread else 1.0)  # as sum lam^2 = 1 / spread, sum lam = 1
+    why = "as asked for"
+    if method == "auto":
+        method, why = _method(system, sketch, spread)
+    if isinstance(sketch, str):
+        sketch = Rows() if method == "row-action" else RowBlocks(block_size(system), "fixed")
+    if method == "row-action" and not isinstance(sketch, Rows):
+        raise InvalidInputError(
+            f"method 'row-action' takes single rows, not {sketch!r}: choose another method, or sketch=Rows()"
+        )
+    size = 1 if isinstance(sketch, Rows) else system.n_rows
+    return Choice(method, sketch, why, min(1.0, getattr(sketch, "size", size) * largest))
+
+
+def _method(system: LinearSystem, sketch: Sketch | str, spread: float) -> tuple[str, str]:
+    """The method for "auto"."""
+    if isinstance(sketch, Sketch):
+        return ("row-action" if isinstance(sketch, Rows) else "basic"), "what suits that sketch"
+    full = min(system.n_rows, system.dim)
+    reasons = {
+        "B is a full matrix, which single rows cannot use cheaply": system.B is not None and system.B.ndim == 2,
+        f"{system.n_rows} rows are one block": system.n_rows <= ONE_BLOCK,
+        f"rows lean to a few directions (effective rank {spread:.0f} of {full}), which a block of rows removes": (
+            spread < SPREAD * full and not sp.issparse(system.A)
+        ),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            return "basic", reason
+    if sp.issparse(system.A):
+        return "row-action", f"rows are sparse ({system.A.nnz / system.n_rows:.3g} entries), so a step costs next to nothing"
+    return "row-action", f"rows are spread evenly (effective rank {spread:.0f} of {full}), so that single ones suffice"
+
+
+def block_size(system: LinearSystem) -> int:
+    """Rows of a block: all of a small system, else a quarter of the unknowns."""
+    if system.n_rows <= ONE_BLOCK:
+        return system.n_rows
+    return int(min(system.n_rows, max(64, system.dim // 4), LARGEST_BLOCK))
+
+
+def rows_of_a_task(system: LinearSystem, workers: int, lock_free: bool) -> int:
+    """Row steps between two merges: so few that what all workers do meanwhile is an eighth of the unknowns."""
+    if lock_free and sp.issparse(system.A):
+        return 1
+    return max(1, min(system.dim, system.n_rows) // (8 * workers))
+
+
+def passes_of_update(rule: Rule[Any], system: LinearSystem) -> float:
+    """Passes over A that an update of the server takes."""
+    if isinstance(rule, RowAction):
+        return rule.rows / system.n_rows
+    rows = (
+        1 if isinstance(system.sketch, Rows) else system.sketch.size if isinstance(system.sketch, RowBlocks) else system.n_rows
+    )
+    return getattr(rule, "tau", 1) * min(rows, system.n_rows) / system.n_rows
+
+
+def relaxation(value: Any, name: str) -> float | None:
+    """A number that the user gave, None for "auto"."""
+    if isinstance(value, str):
+        if value != "auto":
+            raise InvalidInputError(f"{name} must be a number or 'auto', not {value!r}")
+        return None
+    return number(value, name, above=0)
+
+
+def rule_for(
+    choice: Choice,
+    system: LinearSystem,
+    workers: int,
+    lock_free: bool,
+    omega: float | None,
+    theta: float | None,
+    delays: Any = None,
+    smallest: float | None = None,
+) -> Rule[Any]:
+    """The rule of a choice.
+
+    Parameters
+    ----------
+    choice : Choice
+        Method, sketch, and the bound of lambda_max.
+    system : LinearSystem
+        What is solved.
+    workers : int
+        Workers, each with one task.
+    lock_free : bool
+        Whether workers write to the iterate themselves.
+    omega, theta : float or None
+        What the user asked for; None for what theory gives.
+    delays : array, optional
+        How often each staleness was seen in a pilot, for the averaged method.
+    smallest : float, optional
+        lambda_min as a pilot showed it, for the accelerated method.
+    """
+    low, high = choice.largest * SMALL, choice.largest
+    if choice.method == "row-action":
+        rows = rows_of_a_task(system, workers, lock_free)
+        late = 0 if lock_free else rows * workers - 1  # private copies damp themselves, sparse rows hardly meet
+        return RowAction(omega or min(1.0, best_omega(0.0, high, late)), rows)
+    if choice.method == "parallel":
+        return ParallelSketchProject(omega or parallel_omega(low, high, workers, "tight"), workers)
+    if choice.method == "accelerated":
+        chosen = omega or 1.0  # the rate of the mean asks for 1 / lambda_max, with which single runs may diverge
+        gamma = accelerated_parameters(min(smallest or low, high), high, min(chosen, 1 / high)).gamma
+        return AcceleratedSketchProject(chosen, gamma)
+    if choice.method == "averaged":
+        best = best_parameters(low, high, workers - 1 if delays is None else np.asarray(delays))
+        return AveragedSketchProject(omega or best.omega, theta or best.theta, workers)
+    return SketchProject(omega or 1.0)

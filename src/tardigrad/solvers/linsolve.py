@@ -1,0 +1,334 @@
+"""`tardigrad.linsolve`: consistent linear systems by randomized row and block steps, with SciPy's habits.
+
+Rules of this file:
+
+- a run goes on in stages, each twice as long as those before; between two of them it is asked whether it gets anywhere;
+- convergence is judged on the true relative residual, which is computed only where an estimate from some rows says that
+  it may be small enough;
+- whatever ends it, the best x that was seen comes back, with its own residual.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.drive import run
+from tardigrad.core.engine import Engine
+from tardigrad.core.errors import InvalidInputError, WorkerError
+from tardigrad.core.observers import Moment, Observer
+from tardigrad.core.result import Result
+from tardigrad.core.rule import Rule
+from tardigrad.core.stopping import MaxUpdates, Status, Tolerance
+from tardigrad.core.task import Array
+from tardigrad.core.validate import integer, number
+from tardigrad.core.worker import single_threaded_blas
+from tardigrad.engines.processes import Processes
+from tardigrad.engines.threads import Threads
+from tardigrad.problems.linear_system import LinearSystem
+from tardigrad.problems.sketches import Sketch
+from tardigrad.rules.sketch_project import AveragedSketchProject, SketchProject
+from tardigrad.solvers.linear_choice import choose, passes_of_update, relaxation, rule_for
+from tardigrad.solvers.linear_result import LinearResult, probe_consistency
+from tardigrad.theory.sketch_project import theta_2
+
+#: passes of the first stage, and in all where the user does not say
+FIRST_STAGE, MAX_PASSES = 4.0, 200.0
+#: a stage that leaves more than this share of the residual gets nowhere
+STUCK = 0.9
+#: relative residuals below so many units in the last place of the number format are not asked for
+ROUNDING = 20
+
+
+def linsolve(
+    A: Any,
+    b: Any,
+    *,
+    method: str = "auto",
+    sketch: Sketch | str = "auto",
+    workers: int = 4,
+    engine: Engine | str = "threads",
+    omega: float | str = "auto",
+    theta: float | str = "auto",
+    B: Any = None,
+    x0: Array | None = None,
+    tol: float = 1e-6,
+    max_passes: float | None = None,
+    seed: int = 0,
+    callback: Callable[[Array], object] | None = None,
+) -> LinearResult:
+    """Solve the consistent linear system ``A x = b`` by randomized projections on several workers.
+
+    Of all solutions it finds the one nearest to x0 in the norm of B: for x0 = 0 and B = None that of least norm.
+
+    Parameters
+    ----------
+    A : array, sparse matrix, numpy.memmap or path of a .npy file, (m, n)
+        The matrix. A file may be larger than memory.
+    b : array (m,)
+        The right-hand side.
+    method : {"auto", "basic", "parallel", "accelerated", "averaged", "row-action"}
+        "row-action": delayed row steps (`RowAction`), lock-free on threads. "basic": one block after another
+        (`SketchProject`). "parallel": rounds of one block for each worker. "averaged": the asynchronous method of Sahu et al.
+        "accelerated": extrapolates. "auto" chooses from the shape, sparsity and a few rows.
+    sketch : "auto" or Sketch
+        Which equations a step looks at.
+    workers : int
+        Threads or processes; there may be more than rows.
+    engine : {"threads", "processes", "ray"} or Engine
+        Where the workers are.
+    omega, theta : "auto" or float
+        Relaxation and damping (of "averaged"); "auto" takes what theory gives.
+    B : array (n,) or (n, n), optional
+        Metric of the projections: a positive diagonal or a symmetric positive definite matrix.
+    x0 : array (n,), optional
+        The start, zero by default.
+    tol : float
+        Relative residual ``|b - A x| / |b|`` at which the system counts as solved. Below 20 units in the last place of A's
+        type (2.4e-6 in float32, 4.4e-15 in float64) it is raised to that, and the message says so.
+    max_passes : float, optional
+        Limit of rows read by steps, in passes over A; 200 by default.
+    seed : int
+        All random numbers follow from it.
+    callback : callable, optional
+        Called with x now and then.
+
+    Returns
+    -------
+    LinearResult
+        With ``x``, ``status``, ``message``, ``residual_norm``, ``passes``, and what was chosen. The status is
+
+        - CONVERGED: the residual at x is at most tol;
+        - INCONSISTENT: no x solves it; x is the best that was seen, use `scipy.sparse.linalg.lsqr` for least squares;
+        - PRECISION: A's number format allows no smaller residual;
+        - MAX_PASSES: the limit was reached; the message says what else to try;
+        - DIVERGED, INTERRUPTED: as for `tardigrad.run`.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument has a wrong shape or value, or an entry of A is not finite.
+
+    Notes
+    -----
+    Well-conditioned sparse systems, high accuracy on ill-conditioned ones, and systems small enough for Cholesky are better
+    solved by SciPy: see the page on sketch-and-project methods.
+
+    References
+    ----------
+    Sahu, Dutta, Tiwari, Richtarik, "On the convergence analysis of asynchronous SGD for solving consistent linear systems".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> A = np.random.default_rng(0).normal(size=(2000, 50))
+    >>> found = td.linsolve(A, A @ np.ones(50))
+    >>> found.status.value, found.method, bool(np.allclose(found.x, 1.0, atol=1e-5))
+    ('converged', 'row-action', True)
+    """
+    workers = integer(workers, "workers")
+    tol = number(tol, "tol", above=0)
+    most = MAX_PASSES if max_passes is None else number(max_passes, "max_passes", above=0)
+    asked = relaxation(omega, "omega"), relaxation(theta, "theta")
+    if callback is not None and not callable(callback):
+        raise InvalidInputError(f"callback must be a function of x, not {callback!r}")
+    with single_threaded_blas():  # threads of BLAS spin on after a call, and would take the cores from the workers
+        system = LinearSystem(A, b, B, n_clients=workers)
+        return _Solve(system, method, sketch, engine, tol, asked, seed, callback).go(x0, most)
+
+
+class _Solve:
+    """One system on its way."""
+
+    def __init__(
+        self,
+        system: LinearSystem,
+        method: str,
+        sketch: Sketch | str,
+        engine: Engine | str,
+        tol: float,
+        asked: tuple[float | None, float | None],
+        seed: int,
+        callback: Callable[[Array], object] | None,
+    ) -> None:
+        self.began = time.perf_counter()
+        self.workers, self.asked, self.seed = system.n_clients, asked, seed
+        allowed = ROUNDING * float(np.finfo(system.dtype).eps)
+        self.tol = max(tol, allowed)
+        self.note = "" if tol >= allowed else f"; tol was raised from {tol:g} to {allowed:.1e}, what {system.dtype} allows"
+        self.choice = choose(system, method, sketch)
+        self.engine = _engine(engine, self.workers, self.choice.method)
+        self.system = system.with_sketch(self.choice.sketch, self.tol)
+        self.observers = [] if callback is None else [_Callback(callback)]
+        self.judging = self.passes = 0.0
+        self.best: tuple[float, Array] = math.inf, np.zeros(0)
+
+    def go(self, x: Array | None, most: float) -> LinearResult:
+        """Stage after stage until one ends it."""
+        rule, x = self._start(x)
+        per_update = passes_of_update(rule, self.system)
+        previous, done, length = math.inf, self.passes, FIRST_STAGE
+        while True:
+            updates = max(1, math.ceil(min(length, most - done) / per_update))
+            result, error = self._run(rule, x, updates, per_update)
+            done += result.state.version * per_update
+            now = self._judge(result.x)
+            verdict = self._verdict(result, error, now, previous, length)
+            if verdict is None and done >= most:
+                verdict = (
+                    Status.MAX_PASSES,
+                    (
+                        f"relative residual {now:.2g} after {done:.3g} passes: raise max_passes, take larger blocks"
+                        " (sketch=RowBlocks(size)), or use scipy.sparse.linalg.lsqr"
+                    ),
+                )
+            if verdict is not None:
+                return self._result(result, rule, *verdict)
+            x, previous, length = result.x, now, done
+            self.seed += 1
+
+    def _start(self, x: Array | None) -> tuple[Rule[Any], Array | None]:
+        """The rule; where its parameters depend on how workers do, or on the spectrum, after a pilot of a pass."""
+        omega, theta = self.asked
+        lock_free = self.engine.lock_free
+        arguments = (self.choice, self.system, self.workers, lock_free, omega, theta)
+        if self.choice.method == "averaged" and None in self.asked:
+            pilot: Rule[Any] = AveragedSketchProject(1.0, theta_2(self.workers), self.workers)
+        elif self.choice.method == "accelerated":
+            pilot = SketchProject(1.0)
+        else:
+            return rule_for(*arguments), x
+        per_update = passes_of_update(pilot, self.system)
+        updates = max(20 * self.workers, math.ceil(1 / per_update))
+        before = self.system.residual(self.system.x0() if x is None else x)
+        result, error = self._run(pilot, x, updates, per_update)
+        if error is not None or result.status is not Status.MAX_UPDATES:
+            return pilot, result.x  # what went wrong shows again
+        if self.choice.method == "averaged":
+            delays = np.bincount(result.trace.staleness)
+            self.note += f"; {result.trace.delay_factor()} in the pilot"
+            return rule_for(*arguments, delays=delays), result.x
+        decay = 1 - (self._judge(result.x) / float(before)) ** (2 / updates)
+        return rule_for(*arguments, smallest=max(decay, 1e-12)), result.x
+
+    def _run(self, rule: Rule[Any], x: Array | None, updates: int, per_update: float) -> tuple[Result, WorkerError | None]:
+        """One stage; where a worker failed, the run up to there."""
+        look = max(1, round(self._between_looks() / per_update))
+        for observer in self.observers:
+            observer.every = look
+        stop = MaxUpdates(updates) | Tolerance("checked_residual", at_most=self.tol, every=look)
+        try:
+            result = run(rule, self.system, self.engine, stop=stop, x0=x, seed=self.seed, observers=self.observers)
+        except WorkerError as error:
+            if error.result is None:
+                raise
+            self._count(error.result, per_update)
+            return error.result, error
+        self._count(result, per_update)
+        return result, None
+
+    def _count(self, result: Result, per_update: float) -> None:
+        self.passes += result.state.version * per_update
+        self.judging += result.measure_seconds
+
+    def _between_looks(self) -> float:
+        """Passes between two looks: seven rows for each unknown reduce the residual of even rows by a factor of 30."""
+        system = self.system
+        return max(7 * min(system.dim, system.n_rows), 256) / system.n_rows
+
+    def _judge(self, x: Array) -> float:
+        """The residual at x, which is kept if it is the best so far."""
+        began = time.perf_counter()
+        now = float(self.system.residual(x)) if np.isfinite(x).all() else math.inf
+        self.judging += time.perf_counter() - began
+        if now < self.best[0] or not self.best[1].size:
+            self.best = now, x
+        return now
+
+    def _verdict(
+        self, result: Result, error: WorkerError | None, now: float, previous: float, length: float
+    ) -> tuple[Status, str] | None:
+        """Why to end after a stage of `length` passes; None to go on."""
+        if now <= self.tol:
+            return Status.CONVERGED, f"relative residual {now:.2g}, at most {self.tol:.2g}"
+        if error is not None:
+            row = self.system.unsolvable_row()
+            if row is None:
+                raise error
+            return Status.INCONSISTENT, f"row {row} of A is zero but b[{row}] is not: no x solves that equation; remove it"
+        if result.status is Status.DIVERGED:
+            entry = self.system.explain_nonfinite()
+            if entry is not None:
+                raise InvalidInputError(entry)
+        if result.status is not Status.MAX_UPDATES:
+            return result.status, result.message
+        if now < STUCK * previous:
+            return None
+        return self._why_stuck(max(5, int(length / 2)))
+
+    def _why_stuck(self, iterations: int) -> tuple[Status, str] | None:
+        """Whether the residual stays where it is because of rounding, or because no x makes it smaller."""
+        began = time.perf_counter()
+        residual, x = self.best
+        probe = probe_consistency(self.system, x, self.tol, iterations)
+        self.passes += 2 * probe.iterations
+        self.judging += time.perf_counter() - began
+        if residual <= probe.rounding:
+            return Status.PRECISION, f"relative residual {residual:.2g}, as small as {self.system.dtype} allows here"
+        if probe.inconsistent:
+            return Status.INCONSISTENT, (
+                f"no x solves the system: of the relative residual {residual:.2g}, {probe.residual:.2g} is out of A's reach."
+                " For least squares use scipy.sparse.linalg.lsqr or lsmr"
+            )
+        return None
+
+    def _result(self, result: Result, rule: Rule[Any], status: Status, message: str) -> LinearResult:
+        seconds = time.perf_counter() - self.began
+        residual, x = self.best
+        given = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
+        parameters = {
+            name: value
+            for name in ("omega", "theta", "gamma", "rows", "tau")
+            if (value := getattr(rule, name, None)) is not None
+        }
+        return LinearResult(
+            **{**given, "x": x, "status": status, "message": f"{message}; {self.choice}{self.note}", "wall_seconds": seconds},
+            residual_norm=residual,
+            passes=self.passes,
+            method=self.choice.method,
+            sketch=self.choice.sketch,
+            parameters=parameters,
+            judging_share=self.judging / seconds,
+        )
+
+
+class _Callback(Observer):
+    """Calls the user's function with x, as SciPy's solvers do."""
+
+    def __init__(self, function: Callable[[Array], object]) -> None:
+        self.function = function
+
+    def observe(self, moment: Moment) -> None:
+        self.function(moment.x.copy())
+
+
+def _engine(engine: Engine | str, workers: int, method: str) -> Engine:
+    """The engine that was asked for."""
+    if isinstance(engine, Engine):
+        return engine
+    if engine == "threads":
+        return Threads(workers, lock_free=method == "row-action")
+    if engine == "processes":
+        return Processes(workers)
+    if engine == "ray":
+        from tardigrad import RayCluster
+
+        cluster: Engine = RayCluster(workers=workers)
+        return cluster
+    raise InvalidInputError(f"engine must be 'threads', 'processes', 'ray' or an engine such as Threads(4), not {engine!r}")
