@@ -66,8 +66,18 @@ def test_table_1(tables):
     for row in found.rows:
         assert row["corrected"] == pytest.approx(row["reproduced"], rel=1e-5), row
     wrong = {row["quantity"] for row in found.rows if not np.isclose(row["published"], row["corrected"], rtol=1e-9)}
-    assert wrong == {"xi_a(1, tau)/low", "xi_a(1, inf)/low", "xi_a(omega*, tau)/low", "theta_omega*", "parallel, omega = 1"}
+    assert wrong == {"xi_a(1, tau)/l", "xi_a(1, inf)/l", "xi_a(omega*, tau)/l", "theta_omega*", "parallel, omega = 1"}
     assert {row["case"] for row in found.rows} == {1, 2}
+
+
+def test_printed_expressions_by_hand(tables):
+    """For d = 16, lambda_min = 0.1, lambda_max = 0.9, k = 1."""
+    rows = {row["quantity"]: row["published"] for row in tables["apsgd-table1"].rows[:9]}
+    assert rows["xi_a(1, tau)/l"] == pytest.approx(10 * (0.75 + (1 + math.sqrt(29.8)) / 64), rel=1e-12)
+    assert rows["xi_a(omega*, tau)/l"] == pytest.approx(10 * (0.3 + math.sqrt(17 + 34 * 0.1) / (32 * math.sqrt(17))), rel=1e-12)
+    assert rows["theta_omega*"] == pytest.approx((math.sqrt(17) - 1) / 16, rel=1e-12)
+    assert rows["xi_a(1, inf)/l"] == pytest.approx(0.4 / 3, rel=1e-12)
+    assert rows["parallel, omega = 1"] == pytest.approx(1 / (2 - 0.9125), rel=1e-12)
 
 
 def test_json_is_plain_and_names_its_keys(tables):

@@ -10,7 +10,8 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.theory.best_parameters import best_parameters, least_excess
 from tardigrad.theory.delayed_recurrence import decay
 from tardigrad.theory.min_processors import ASYNC_BOUNDS, _paper_excess, _wins, min_processors
-from tardigrad.theory.sketch_project import constants_and_gap, least_upper_bound, omega_star, parallel_complexity
+from tardigrad.theory.parallel import parallel_complexity
+from tardigrad.theory.sketch_project import constants_and_gap, least_upper_bound, omega_star
 
 CASES = [
     (0.1, 0.9, 1.0),

@@ -15,17 +15,15 @@ from typing import Any
 
 from tardigrad.papers import Reproduction
 from tardigrad.theory.min_processors import ASYNC_BOUNDS, min_processors
+from tardigrad.theory.parallel import parallel_complexity, parallel_limit, xi
 from tardigrad.theory.sketch_project import (
     best_theta,
     least_upper_bound,
     omega_star,
-    parallel_complexity,
-    parallel_limit,
     theta_1,
     theta_2,
     theta_omega_star,
     upper_bound,
-    xi,
 )
 
 # lambda_min, lambda_max, c, published tau

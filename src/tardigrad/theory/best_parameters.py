@@ -18,8 +18,8 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.theory.delayed_recurrence import Floats, decay, delay_distribution
-from tardigrad.theory.sketch_project import BOUNDS, constants_and_gap, upper_bound
-from tardigrad.theory.spectra import one_of, spectrum_ends
+from tardigrad.theory.sketch_project import constants_and_gap, upper_bound
+from tardigrad.theory.spectra import BOUNDS, one_of, spectrum_ends
 
 COARSE, FINE, ZOOMS = 33, 9, 3
 

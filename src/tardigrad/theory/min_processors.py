@@ -14,8 +14,7 @@ import numpy.typing as npt
 from tardigrad.core.validate import integer, number
 from tardigrad.theory.best_parameters import least_excess
 from tardigrad.theory.delayed_recurrence import Floats
-from tardigrad.theory.sketch_project import BOUNDS
-from tardigrad.theory.spectra import one_of, spectrum_ends
+from tardigrad.theory.spectra import BOUNDS, one_of, spectrum_ends
 
 ASYNC_BOUNDS = ("paper", "corrected", "perron", "tight")
 CAP = 20_000

@@ -13,6 +13,7 @@ from collections.abc import Collection
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.validate import number
 
+BOUNDS = ("paper", "tight")
 ROUNDING = 1e-9
 
 
