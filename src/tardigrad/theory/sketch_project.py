@@ -208,7 +208,8 @@ def least_upper_bound(lambda_min: float, lambda_max: float, delta_a: float, omeg
 
     Why the largest omega is best: ``U <= V`` says ``K1 + p K2 <= const`` with ``p = V/(V-1) >= 1``, and at a fixed
     ``u = theta omega`` the left side is ``1 + (p-1)(1 - lambda_min u) theta - (1+p) lambda_min u + p lambda_min u^2``,
-    which rises with theta: better a smaller theta, a larger omega. The same holds for the exact root, with ``p = gamma^-delay``.
+    which rises with theta: better a smaller theta, a larger omega. The same holds for the exact root, where
+    ``p = gamma^-delay``.
 
     Examples
     --------
