@@ -153,7 +153,8 @@ class LinearSystem(Problem):
 
     def gradient(self, client: int, x: Array, sample: Any = None) -> Array:
         """``B^-1 A'S (S'A B^-1 A'S)^+ S'(A x - b)`` at x (..., dim); its expectation where `sample` is None."""
-        return self._steps.expected(x) if sample is None else self._steps.gradient(x, sample)
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is the caller's to judge
+            return self._steps.expected(x) if sample is None else self._steps.gradient(x, sample)
 
     def solve_B(self, v: Array) -> Array:  # noqa: N802 (the paper's letter)
         """``B^-1 v`` for v (..., dim); `v` itself where B is the identity."""

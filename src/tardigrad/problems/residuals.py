@@ -33,8 +33,12 @@ class Residuals:
 
     def __init__(self, system: LinearSystem) -> None:
         self.system = system
-        self._norm = float(np.linalg.norm(system.b.astype(np.float64))) or 1.0
         self._last: tuple[Array, Array] | None = None
+        b = system.b.astype(np.float64)
+        largest = float(np.abs(b).max())
+        #: residuals are divided by it before they are squared, where squares would overflow or vanish
+        self._scale = largest if largest and not 1e-100 < largest < 1e100 else 1.0
+        self._norm = float(np.linalg.norm(b / self._scale)) or 1.0
         self._kept: tuple[tuple[int, int], Any, Array] | None = None
 
     def exact(self, x: Array) -> Array:
@@ -48,7 +52,7 @@ class Residuals:
         points = np.ascontiguousarray(x.reshape(-1, system.dim).T)
 
         def part(rows: slice, A: Any) -> Array:
-            return _squares(A, points, system.b[rows])
+            return _squares(A, points, system.b[rows], self._scale)
 
         squares = sum(system.passes.each(part, width=points.shape[1]))
         return np.asarray(np.sqrt(squares) / self._norm).reshape(x.shape[:-1])
@@ -63,7 +67,9 @@ class Residuals:
             rows = np.sort(rng.choice(system.n_rows, n_sample, replace=False, shuffle=False))
             self._kept = key, rows_of(system.A, rows), system.b[rows]
         _, A, b = self._kept
-        squares = _squares(A, np.ascontiguousarray(x.reshape(-1, system.dim).T), b) * (system.n_rows / n_sample)
+        points = np.ascontiguousarray(x.reshape(-1, system.dim).T)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = _squares(A, points, b, self._scale) * (system.n_rows / n_sample)
         return np.asarray(np.sqrt(squares) / self._norm).reshape(x.shape[:-1])
 
     def checked(self, x: Array, tol: float) -> Array:
@@ -79,12 +85,11 @@ class Residuals:
         return found.reshape(x.shape[:-1])
 
 
-def _squares(A: Any, points: Array, b: Array) -> Array:
-    """``|A x - b|^2`` for each column x of `points`."""
-    if points.shape[1] == 1:
-        r = A @ points[:, 0]
-        r -= b
-        return np.einsum("i,i->", r, r, dtype=np.float64)[None]
-    r = A @ points
-    r -= b[:, None]
-    return np.einsum("ij,ij->j", r, r, dtype=np.float64)
+def _squares(A: Any, points: Array, b: Array, scale: float) -> Array:
+    """``|A x - b|^2 / scale^2`` for each column x of `points`."""
+    one = points.shape[1] == 1
+    r = A @ points[:, 0] if one else A @ points
+    r -= b if one else b[:, None]
+    if scale != 1.0:
+        r = r / scale
+    return np.einsum("i,i->", r, r, dtype=np.float64)[None] if one else np.einsum("ij,ij->j", r, r, dtype=np.float64)

@@ -93,8 +93,7 @@ class RowSteps:
             if system.b[row] != 0:
                 raise inconsistent_row(row, system.b[row])
             return a, 1.0, x @ a
-        with np.errstate(invalid="ignore"):  # an entry that is not finite
-            scaled = a / largest
+        scaled = a / largest
         return scaled, float(scaled @ system.metric.solve(scaled)), x @ scaled - system.b[row] / largest
 
     def _of_replicas(self, x: Array, rows: Array) -> Array:
