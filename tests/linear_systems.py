@@ -62,3 +62,14 @@ def tasks(seed=0, replicas=None):
 
 def points(system, *lead, seed=5):
     return np.random.default_rng(seed).normal(size=(*lead, system.dim)).astype(system.dtype)
+
+
+def matrix_of(system, sample):
+    """S of a sample, from what the sketch says of itself."""
+    sketch, steps = system.sketch, system._steps
+    if isinstance(sketch, td.Rows):
+        return selection(system.n_rows, sample)
+    if isinstance(sketch, td.RowBlocks):
+        return selection(system.n_rows, steps.blocks[sample] if sketch.partition == "fixed" else sample)
+    S = steps.matrix(int(sample), slice(0, system.n_rows))
+    return np.asarray(S.toarray() if sp.issparse(S) else S).T

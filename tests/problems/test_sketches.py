@@ -14,9 +14,9 @@ from linear_systems import (
     make_matrix,
     make_metric,
     make_system,
+    matrix_of,
     points,
     projection_step,
-    selection,
     tasks,
 )
 from tardigrad.problems import block as block_module
@@ -36,17 +36,6 @@ SKETCHES = [
 all_sketches = pytest.mark.parametrize("sketch", SKETCHES, ids=repr)
 all_metrics = pytest.mark.parametrize("metric", METRICS)
 both_kinds = pytest.mark.parametrize("sparse", [False, True], ids=["dense", "csr"])
-
-
-def matrix_of(system, sample):
-    """S of a sample, from what the sketch says of itself."""
-    sketch, steps = system.sketch, system._steps
-    if isinstance(sketch, td.Rows):
-        return selection(system.n_rows, sample)
-    if isinstance(sketch, td.RowBlocks):
-        return selection(system.n_rows, steps.blocks[sample] if sketch.partition == "fixed" else sample)
-    S = steps.matrix(int(sample), slice(0, system.n_rows))
-    return np.asarray(S.toarray() if sp.issparse(S) else S).T
 
 
 def samples(system, n=6, seed=0):

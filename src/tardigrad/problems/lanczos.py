@@ -12,6 +12,10 @@ from tardigrad.core.task import Array
 
 #: probability that a bound on the largest eigenvalue does not hold
 _RISK = 1e-3
+#: part of a Lanczos vector outside the range that changes no Ritz value by more than its square
+_OUTSIDE = 1e-4
+#: the method has ended where the next vector is shorter than this power of the precision
+_END = 0.625
 
 
 @dataclass(frozen=True)
@@ -25,13 +29,18 @@ class Ritz:
     residuals : array (steps,)
         Norms of ``A v - value v`` for the Ritz vectors v.
     ended : bool
-        Whether the vectors span an invariant subspace: the values are then eigenvalues, all different ones that the
-        start vector meets, which are all there are with probability one.
+        Whether the vectors span an invariant subspace, nearly: the values are then eigenvalues, up to their residuals,
+        and with a random start vector all different ones there are.
+    smallest : float
+        The smallest Ritz value that rounding cannot have drawn towards the null space: an upper bound of the smallest
+        nonzero eigenvalue if the start vector lies in the range. What rounding adds to it outside the range doubles with
+        about every step, so that after some fifty steps Lanczos finds the eigenvalue 0 however it was started.
     """
 
     values: Array
     residuals: Array
     ended: bool
+    smallest: float
 
     def share_missed(self, dim: int) -> float:
         """A bound on ``1 - values[-1] / largest eigenvalue`` that holds with probability 0.999 over a random start vector.
@@ -57,12 +66,13 @@ def lanczos(apply: Callable[[Array], Array], start: Array, steps: int, eps: floa
     """
     norm = float(np.linalg.norm(start))
     if norm == 0:
-        return Ritz(np.zeros(1), np.zeros(1), True)
+        return Ritz(np.zeros(1), np.zeros(1), True, 0.0)
     steps = min(steps, len(start))
     Q = np.empty((steps + 1, len(start)))
     Q[0] = start / norm
     diagonal, beside = np.zeros(steps), np.zeros(steps)
-    ended, done = False, 0
+    ended, done, clean = False, 0, 1
+    outside, outside_before = eps, 0.0  # parts of the latest two vectors outside the range of A, at most
     for k in range(steps):
         w = apply(Q[k])
         diagonal[k] = Q[k] @ w
@@ -70,9 +80,22 @@ def lanczos(apply: Callable[[Array], Array], start: Array, steps: int, eps: floa
             w = w - Q[: k + 1].T @ (Q[: k + 1] @ w)
         beside[k] = np.linalg.norm(w)
         done = k + 1
-        if beside[k] <= 10 * eps * np.sqrt(len(start)) * np.abs(diagonal[:done]).max():
+        top = np.abs(diagonal[:done]).max()
+        if outside <= _OUTSIDE:
+            clean = done
+        if beside[k] <= eps**_END * top:
             ended = True
             break
+        before = beside[k - 1] if k else 0.0
+        grown = (abs(diagonal[k]) * outside + before * outside_before + eps * top) / beside[k]
+        outside, outside_before = grown, outside
         Q[done] = w / beside[k]
     values, vectors = scipy.linalg.eigh_tridiagonal(diagonal[:done], beside[: done - 1])
-    return Ritz(values, beside[done - 1] * np.abs(vectors[-1]), ended)
+    residuals = beside[done - 1] * np.abs(vectors[-1])
+    if ended:  # an eigenvalue 0 that rounding brought in has been found by now
+        real = values > 1e3 * eps * values[-1]
+        values, residuals = values[real], residuals[real]
+        smallest = float(values[0])
+    else:
+        smallest = float(scipy.linalg.eigvalsh_tridiagonal(diagonal[:clean], beside[: clean - 1])[0])
+    return Ritz(values, residuals, ended, smallest)

@@ -37,6 +37,9 @@ _SMALL, _WORK = 2**23, 2e10
 _LARGEST = 2**27
 #: standard errors to either side of an average over sketches
 _ERRORS = 3.0
+#: rows of F are orthonormal up to rounding that the dependence of a block's rows magnifies: so much is allowed for
+_ROUNDING = 100
+_ZERO = "A is zero: there is no nonzero eigenvalue"
 
 
 @dataclass(frozen=True)
@@ -154,15 +157,15 @@ def _whitened(system: LinearSystem) -> Array:
 def _exact(F: Array) -> Spectrum:
     values = scipy.linalg.svdvals(F, check_finite=False)
     eps = float(np.finfo(np.float64).eps)
-    cutoff = values[0] * max(F.shape) * eps
+    if not values.any():
+        raise InvalidInputError(_ZERO)
+    cutoff = _ROUNDING * values[0] * max(F.shape) * eps
     rank = int(np.count_nonzero(values > cutoff))
-    if rank == 0:
-        raise InvalidInputError("A is zero: there is no nonzero eigenvalue")
     smallest, largest = float(values[rank - 1]), float(values[0])
-    slack = max(F.shape) * eps * largest  # singular values are found up to this
+    slack = _ROUNDING * max(F.shape) * eps * largest  # singular values are found up to this
     low = max(0.0, smallest - slack) ** 2, (smallest + slack) ** 2
-    high = (largest - slack) ** 2, (largest + slack) ** 2
-    return Spectrum(smallest**2, largest**2, low, high, "exact", trace=float(values @ values), rank=rank)
+    high = (largest - slack) ** 2, min((largest + slack) ** 2, 1.0)
+    return Spectrum(min(smallest**2, 1.0), min(largest**2, 1.0), low, high, "exact", trace=float(values @ values), rank=rank)
 
 
 def _by_lanczos(system: LinearSystem, sketch: Any, seed: int, steps: int) -> Spectrum:
@@ -175,11 +178,14 @@ def _by_lanczos(system: LinearSystem, sketch: Any, seed: int, steps: int) -> Spe
     rng = np.random.Generator(np.random.SFC64([seed, dim]))
     start = apply(rng.standard_normal(dim))  # in the range of W: its null space stays out
     found = lanczos(apply, start, steps, float(np.finfo(dtype).eps))
-    top, bottom = float(found.values[-1]), float(found.values[0])
-    slack = float(np.finfo(dtype).eps) * np.sqrt(dim) * top
+    top, bottom = min(float(found.values[-1]), 1.0), found.smallest
+    if top <= 0:
+        raise InvalidInputError(_ZERO)
+    slack = 16 * float(np.finfo(dtype).eps) * float(np.sqrt(dim)) * top
     trace = sketch.trace()
     if found.ended:
-        low, high = (max(0.0, bottom - slack), bottom + slack), (top - slack, top + slack)
+        slack += float(found.residuals.max())
+        low, high = (max(0.0, bottom - slack), bottom + slack), (top - slack, min(1.0, top + slack))
         return Spectrum(bottom, top, low, high, "lanczos", trace=trace, rank=None)
     share = found.share_missed(dim)
     high = top - slack, min(1.0, top / (1 - share) + slack if share < 1 else 1.0)
@@ -193,10 +199,10 @@ def _sampled(system: LinearSystem, sketch: Any, seed: int, n_sketches: int) -> S
     bases = _bases(system, sketch, samples)
     rows = _whitened(system)
     values, V = scipy.linalg.svd(rows, full_matrices=False, check_finite=False)[1:]
-    V = V[values > values[0] * max(rows.shape) * np.finfo(system.dtype).eps]
+    if not values.any():
+        raise InvalidInputError(_ZERO)
+    V = V[values > _ROUNDING * values[0] * max(rows.shape) * np.finfo(np.float64).eps]
     rank = len(V)
-    if rank == 0:
-        raise InvalidInputError("A is zero: there is no nonzero eigenvalue")
     bases = [basis @ V.T for basis in bases]  # within the range of W, where it has no eigenvalue 0
     mean = sum(basis.T @ basis for basis in bases) / n_sketches
     eigenvalues, vectors = scipy.linalg.eigh(mean)
