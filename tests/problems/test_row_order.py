@@ -145,6 +145,14 @@ def test_other_generators_draw_items(order, rng):
 
 
 @all_orders
+def test_a_server_draws_other_items_than_tasks(order):
+    items, stream = make(order, n=1000), Stream(1, Domain.SERVER)
+    drawn = [items.draw(stream.at(index)) for index in range(50)]
+    assert drawn == [items.draw(stream.at(index)) for index in range(50)]
+    assert np.count_nonzero(items.span(1, 0, 50) == drawn) < 5
+
+
+@all_orders
 def test_a_server_s_replicas_draw_each(order):
     drawn = make(order, n=500).draw(Stream(1, Domain.SERVER, 40))
     assert drawn.shape == (40,)

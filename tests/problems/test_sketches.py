@@ -245,7 +245,7 @@ def awkward_blocks():
     yield "all the same", np.tile(M[0], (4, 1))
     yield "scales far apart", M * np.array([1e-150, 1e-8, 1, 1e8, 1e150])[:, None]
     yield "tiny and huge rows", M * np.array([1e-200, 1e-300, 1, 1e200, 1e300])[:, None]
-    yield "almost the same", np.vstack([M, M[0] + 1e-5 * M[1]])
+    yield "almost the same", np.vstack([M, M[0] + 1e-7 * M[1]])
 
 
 @pytest.mark.parametrize(("name", "M"), list(awkward_blocks()), ids=lambda v: v if isinstance(v, str) else "")
@@ -270,7 +270,7 @@ def test_a_block_projects_truly_whatever_its_rank(name, M, metric, sparse):
         expected = np.linalg.solve(L.T, Q @ (Q.T @ (L.T @ (x - solution))))
     else:
         expected = np.zeros(8)
-    assert np.allclose(step, expected, rtol=0, atol=1e-9 if name == "almost the same" else 1e-11)
+    assert np.allclose(step, expected, rtol=0, atol=1e-7 if name == "almost the same" else 1e-11)
 
 
 def test_which_factor_is_taken():

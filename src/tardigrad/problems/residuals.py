@@ -62,11 +62,12 @@ class Residuals:
         system = self.system
         n_sample = min(integer(n_sample, "n_sample"), system.n_rows)
         key = n_sample, key_of(seed)
-        if self._kept is None or self._kept[0] != key:
+        kept = self._kept
+        if kept is None or kept[0] != key:
             rng = np.random.Generator(np.random.SFC64(list(key)))
             rows = np.sort(rng.choice(system.n_rows, n_sample, replace=False, shuffle=False))
-            self._kept = key, rows_of(system.A, rows), system.b[rows]
-        _, A, b = self._kept
+            kept = self._kept = key, rows_of(system.A, rows), system.b[rows]
+        _, A, b = kept
         points = np.ascontiguousarray(x.reshape(-1, system.dim).T)
         with np.errstate(over="ignore", invalid="ignore"):
             squares = _squares(A, points, b, self._scale) * (system.n_rows / n_sample)

@@ -230,8 +230,9 @@ def _sampled(system: LinearSystem, sketch: Any, seed: int, n_sketches: int) -> S
 def row_coherence(system: LinearSystem, n_sample: int | None = None, seed: int = 0) -> RowCoherence:
     """See `LinearSystem.row_coherence`."""
     n_rows = system.n_rows
-    if n_sample is None:
-        n_sample = max(32, int(np.sqrt(0.1 * n_rows)))
+    if n_sample is None:  # products of rows, and eigenvalues of these, each cost less than a tenth of a pass
+        entries = system.A.nnz if sp.issparse(system.A) else system.A.size
+        n_sample = max(32, int(min(np.sqrt(0.1 * n_rows), np.cbrt(0.1 * entries))))
     n_sample = min(integer(n_sample, "n_sample", 2), n_rows)
     rng = np.random.Generator(np.random.SFC64([check_seed(seed), n_rows]))
     A = rows_of(system.A, np.sort(rng.choice(n_rows, n_sample, replace=False, shuffle=False)))
