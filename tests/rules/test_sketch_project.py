@@ -177,6 +177,25 @@ def test_arrays_of_both_parameters_broadcast():
 
 
 @pytest.mark.parametrize("name", RULES)
+def test_a_sweep_over_float32_sends_float32(name):
+    problem, rule = Wide(20, dtype=np.float32), RULES[name]()
+    points = (np.ones((2, 20), np.float32),)
+    payload = rule.work(problem, td.Task(0, 0), points, np.random.default_rng(0), None)
+    assert payload.dtype == np.float32
+
+
+@pytest.mark.parametrize("dim", [20, SMALL])
+def test_gradients_of_another_precision_are_mixed_in_that_of_the_iterates(dim):
+    class Mixed(Wide):
+        def gradient(self, client, x, sample=None):
+            return super().gradient(client, x, sample).astype(np.float64)
+
+    mixed, single = (run(td.AveragedSketchProject(0.6, 0.3), make(dim, dtype=np.float32), 20).x for make in (Mixed, Wide))
+    assert mixed.dtype == np.float32
+    np.testing.assert_allclose(mixed, single, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", RULES)
 @pytest.mark.parametrize("make", [lambda: system(n_clients=3), lambda: Wide(n_clients=3)], ids=["small", "large"])
 def test_rules_keep_their_contract_on_systems(name, make):
     check_rule(SINGLE[name](1), make(), n_replies=30)
@@ -389,6 +408,15 @@ def test_averaged_needs_a_task_for_each_client_with_data_of_its_own():
     with pytest.raises(td.InvalidInputError, match="2 of the 4 clients would never be asked"):
         run(td.AveragedSketchProject(1.0, 0.5), problem, 5, concurrency=2)
     assert run(td.AveragedSketchProject(0.5, 0.5), problem, 5).trace.summary().in_flight_max == 4
+
+
+def test_averaged_asks_again_who_answered():
+    problem = system(n_clients=3)
+    trace = run(td.AveragedSketchProject(1.0, 0.5), problem, 60, td.Simulated(td.PerClient([1.0, 2.5, 7.0]))).trace
+    clients = dict(zip(trace["task"].tolist(), trace["client"].tolist(), strict=True))
+    for update, answered in enumerate(trace["client"][:50].tolist()):
+        assert clients.get(update + 3, answered) == answered  # the task issued in answer to it
+    assert np.bincount(trace["client"]).tolist() == sorted(np.bincount(trace["client"]).tolist(), reverse=True)
 
 
 def test_defaults_fill_the_workers():

@@ -307,7 +307,7 @@ def exact_second_moment(units: Array, chances: Array, versions: Array, omega: fl
         cross = T @ joint[old, :dim]
         newest = (1 - theta) ** 2 * joint[:dim, :dim] + theta * (1 - theta) * (cross + cross.T) + theta**2 * stepped
         beside = (1 - theta) * joint[:dim, :-dim] + theta * T @ joint[old, :-dim]
-        joint[dim:, dim:] = joint[:-dim, :-dim].copy()
+        joint[dim:, dim:] = joint[:-dim, :-dim]
         joint[:dim, :dim], joint[:dim, dim:], joint[dim:, :dim] = newest, beside, beside.T
         moments.append(float(np.trace(newest)))
     curve: Array = np.array(moments) / moments[0]

@@ -109,11 +109,6 @@ class _Mixing(_SketchRule[S], Generic[S]):
 
     def _mix(self, state: Any, share: float | Array, point: Array, y: Array) -> Array:
         """The mixture, in place of `point` unless the state is fresh."""
-        if share.__class__ is float and share == 1.0:
-            if state.fresh:
-                return np.array(y, point.dtype)
-            point[...] = y
-            return point
         buffer, part, rest = state.scratch or self._workspace(state, share, y)
         if buffer is None:
             mix_in(point, y, share)
