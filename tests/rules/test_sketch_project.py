@@ -90,6 +90,29 @@ def test_without_delay_and_damping_all_are_the_basic_method(rule, make):
         assert run(rule, problem, 30, td.Prescribed(0)).x.tobytes() == expected.tobytes()
 
 
+SKETCHES = [td.Rows("shuffled"), td.Rows("norms"), td.RowBlocks(3), td.GaussianSketch(3), td.CountSketch(3)]
+
+
+def linear_system(sketch, n_clients=1):
+    rng = np.random.default_rng(7)
+    A, solution = rng.normal(size=(20, 5)), rng.normal(size=5)
+    return td.LinearSystem(A, A @ solution, rng.uniform(0.5, 2, 5), sketch=sketch, n_clients=n_clients, solution=solution)
+
+
+@pytest.mark.parametrize("sketch", SKETCHES, ids=repr)
+def test_every_sketch_of_a_linear_system_is_stepped_with_by_every_rule(sketch):
+    problem = linear_system(sketch)
+    expected = basic(problem, 0.9, 25)
+    rules = (td.SketchProject(0.9), td.ParallelSketchProject(0.9, 1), td.AcceleratedSketchProject(0.9, 1.0))
+    assert all(run(rule, problem, 25).x.tobytes() == expected.tobytes() for rule in rules)
+    assert run(td.AveragedSketchProject(0.9, 1.0), problem, 25, td.Prescribed(0)).x.tobytes() == expected.tobytes()
+    shared = linear_system(sketch, n_clients=3)
+    for rule in (td.AveragedSketchProject(1.2, 0.5), td.ParallelSketchProject(1.2, 3), td.AcceleratedSketchProject(0.5, 1.1)):
+        result = run(rule, shared, 1200, td.Threads(2))
+        assert shared.measures(result.x)["error"] < 1e-6
+        assert td.replay(result).identical
+
+
 @on_every_problem
 def test_parallel_is_the_written_loop_whatever_the_order_of_replies(make):
     problem, tau = make(4), 3

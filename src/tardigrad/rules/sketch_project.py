@@ -115,7 +115,9 @@ class _Mixing(_SketchRule[S], Generic[S]):
             return point
         multiply(y, part, buffer)
         if state.fresh:
-            return multiply(point, rest) + buffer
+            mixed: Array = multiply(point, rest)
+            mixed += buffer
+            return mixed
         point *= rest
         point += buffer
         return point
