@@ -130,6 +130,20 @@ def test_systems_whose_moments_are_not_known_are_refused():
         check_bound("delay 7", "best")
 
 
+def test_a_system_with_fewer_equations_than_unknowns_has_its_smallest_nonzero_eigenvalue():
+    """The start, 0, is in the image of B^-1 A', so the error has no part where W is zero (Lemma 4)."""
+    A = np.random.default_rng(2).normal(size=(4, 6))
+    solution = A.T @ np.ones(4)
+    found = check_bound(
+        "delay 7",
+        updates=80,
+        replicas=500,
+        system=td.LinearSystem(A, A @ solution, sketch=td.Rows("norms"), solution=solution),
+    )
+    assert found.largest_ratio("tight") <= 1 < found.slack("tight")
+    assert found.largest_deviation() < 4.5
+
+
 def test_projections_are_the_steps_of_the_system():
     system = small_system()
     U, p = row_projections(system)

@@ -5,6 +5,7 @@ import pytest
 
 import tardigrad as td
 from row_system import accelerated_moments, random_system
+from tardigrad.core.compiled import mix_in
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.rules.gradient_descent import SMALL
@@ -431,6 +432,15 @@ def test_averaged_needs_a_task_for_each_client_with_data_of_its_own():
     with pytest.raises(td.InvalidInputError, match="2 of the 4 clients would never be asked"):
         run(td.AveragedSketchProject(1.0, 0.5), problem, 5, concurrency=2)
     assert run(td.AveragedSketchProject(0.5, 0.5), problem, 5).trace.summary().in_flight_max == 4
+
+
+def test_nothing_is_compiled_while_a_run_goes_on(monkeypatch):
+    compiled = []
+    monkeypatch.setattr("tardigrad.rules.sketch_project.warm_up", lambda dtype, loop: compiled.append((dtype, loop)))
+    for rule in (td.AveragedSketchProject(1.0, 0.5), td.AcceleratedSketchProject(1.0, 1.1)):
+        for dim in (5, SMALL):
+            rule.configure(Wide(dim), 1, None)
+    assert compiled == 2 * [(np.dtype(float), mix_in)]
 
 
 def test_averaged_asks_again_who_answered():
