@@ -3,8 +3,8 @@
 Rules of this file:
 
 - a block's equations are scaled to unit norm first: a projection does not depend on the scale, rounding does;
-- products of rows are factored by Cholesky where they are well conditioned; else by singular values of the rows
-  themselves, with a cut-off: a block may hold the same equation twice.
+- products of rows are factored by Cholesky, and what that solves is refined once where they are badly conditioned; where rows
+  depend on each other, by singular values of the rows themselves, with a cut-off: a block may hold an equation twice.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ import scipy.sparse as sp
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.problems.metric import Metric
+
+#: products whose condition is below one over so many roundings are factored by Cholesky: 4e11 in float64
+REFINED = 1e4
 
 
 class Block:
@@ -93,6 +96,7 @@ class Factor:
 
     def __init__(self, M: Any, metric: Metric, scales: Array) -> None:
         self.scales = scales
+        self._products: Array | None = None
         dense = M.toarray() if sp.issparse(M) and metric.is_matrix else M
         products = dense @ metric_solve(dense, metric).T
         products = products.toarray() if sp.issparse(products) else products
@@ -109,7 +113,9 @@ class Factor:
         self._left, info = potrf(products, lower=True, clean=False)
         if info == 0:
             rcond, _ = pocon(self._left, norm, uplo="L")
-            if rcond > np.sqrt(np.finfo(products.dtype).eps):
+            eps = np.finfo(products.dtype).eps
+            if rcond > min(np.sqrt(eps), REFINED * eps):
+                self._products = products if rcond < np.sqrt(eps) else None
                 return
         self.kind = "basis"
         rows = metric.whiten(M.toarray() if sp.issparse(M) else M)
@@ -122,8 +128,10 @@ class Factor:
         if self.kind == "nonfinite":
             return np.full_like(r, np.nan)
         if self.kind == "cholesky":
-            solved: Array = scipy.linalg.cho_solve((self._left, True), r.T, check_finite=False).T
-            return solved
+            solved: Array = scipy.linalg.cho_solve((self._left, True), r.T, check_finite=False)
+            if self._products is not None:
+                solved += scipy.linalg.cho_solve((self._left, True), r.T - self._products @ solved, check_finite=False)
+            return solved.T
         return ((r @ self._left) * self._inverse) @ self._left.T
 
     @property
@@ -134,7 +142,7 @@ class Factor:
     @property
     def nbytes(self) -> int:
         """Memory of the factor."""
-        return int(self._left.nbytes)
+        return int(self._left.nbytes) * (1 if self._products is None else 2)
 
 
 def orthonormal_rows(M: Any, c: Array, metric: Metric) -> Array:

@@ -29,8 +29,8 @@ from tardigrad.rules.sketch_project import (
 )
 from tardigrad.theory.accelerated import accelerated_parameters
 from tardigrad.theory.best_parameters import best_parameters
+from tardigrad.theory.parallel import parallel_omega
 from tardigrad.theory.row_action import best_omega
-from tardigrad.theory.sketch_project import parallel_omega
 
 METHODS = ("auto", "basic", "parallel", "accelerated", "averaged", "row-action")
 #: systems of at most so many rows are one block: a single step solves them
@@ -166,7 +166,7 @@ def rule_for(
         late = 0 if lock_free else rows * workers - 1  # private copies damp themselves, sparse rows hardly meet
         return RowAction(omega or min(1.0, best_omega(0.0, high, late)), rows)
     if choice.method == "parallel":
-        return ParallelSketchProject(omega or parallel_omega(low, high, workers, "tight"), workers)
+        return ParallelSketchProject(omega or parallel_omega(low, high, workers), workers)
     if choice.method == "accelerated":
         chosen = omega or 1.0  # the rate of the mean asks for 1 / lambda_max, with which single runs may diverge
         gamma = accelerated_parameters(min(smallest or low, high), high, min(chosen, 1 / high)).gamma
