@@ -32,8 +32,8 @@ from tardigrad.problems.sketches import Rows
 from tardigrad.rules.sketch_project import AveragedSketchProject
 from tardigrad.theory.best_parameters import best_parameters
 from tardigrad.theory.delayed_recurrence import positive_root, recurrence_curve
-from tardigrad.theory.sketch_project import BOUNDS, best_theta, omega_star, recurrence_constants
-from tardigrad.theory.spectra import one_of
+from tardigrad.theory.sketch_project import best_theta, omega_star, recurrence_constants
+from tardigrad.theory.spectra import BOUNDS, one_of
 from tardigrad.timing.models import PerClient
 
 N_WORKERS = 4
