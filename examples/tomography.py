@@ -282,7 +282,7 @@ def order_remark(A: Any, b: np.ndarray, image: np.ndarray, omega: float, passes:
 
 def draw(image: np.ndarray, level: float, reference: Curve, groups: dict[int, list[Curve]], path: Path) -> None:
     """The phantom, images at equal error and what is wrong in them, and error against seconds."""
-    figure = new_figure(15, 6)
+    figure = new_figure(15, 5.4)
     grid = figure.add_gridspec(2, 5, width_ratios=(1, 1, 1, 1, 2.4))
     candidates = [fastest([reference], level), fastest(groups[1], level), fastest(groups[1][-1:], level)]
     found = [pair for k, pair in enumerate(candidates) if pair is not None and pair not in candidates[:k]]
@@ -333,6 +333,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--angles", type=int, default=180, help="angles over half a turn (180)")
     parser.add_argument("--noise", type=float, default=0.01, help="norm of the noise by that of the data (0.01)")
     options = parser.parse_args(arguments)
+    if options.size < 8 or options.angles < 2 or not 0 <= options.noise < np.inf:
+        parser.error("--size must be at least 8, --angles at least 2, and --noise a number from 0")
     options.out.mkdir(parents=True, exist_ok=True)
     image = phantom(options.size)
     began = time.perf_counter()

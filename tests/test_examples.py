@@ -153,10 +153,18 @@ def test_rows_and_lsqr_find_the_same_image_where_data_are_exact(tomography):
 
 def test_best_of_keeps_the_smallest_seconds(tomography):
     class Stub:
-        times = iter([[0.0, 9.0], [0.0, 3.0], [0.0, 5.0]])  # the first is compilation's
+        times = iter([[0.0, 1.0], [0.0, 3.0], [0.0, 5.0]])  # the first is compilation's
 
         def curve(self, image):
             return tomography.Curve("stub", np.arange(2), np.array(next(self.times)), np.ones(2), np.zeros((2, 1)))
 
     (curve,) = tomography.best_of([Stub()], np.ones(1), rounds=2)
     assert curve.seconds.tolist() == [0.0, 3.0]
+
+
+@pytest.mark.parametrize("wrong", [["--size", "4"], ["--angles", "1"], ["--noise", "nan"], ["--noise", "-1"], ["--size", "x"]])
+def test_wrong_options_are_named(tomography, wrong, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        tomography.main([*wrong, "--out", str(tmp_path / "new")])
+    assert wrong[0] in capsys.readouterr().err
+    assert not (tmp_path / "new").exists()
