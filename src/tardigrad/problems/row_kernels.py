@@ -11,6 +11,8 @@ Rules of this file:
   x is rounded as NumPy does;
 - B is the identity (`scale` empty) or diagonal (`scale` its inverse);
 - a zero row is no step; one with ``b_i != 0`` can never hold, and loops return its number;
+- a row whose square underflows or overflows is divided by its largest entry first; of a pair with one, each is stepped on
+  alone;
 - the interpreter is free while loops run.
 """
 
@@ -38,8 +40,19 @@ def _compilers() -> tuple[Any, Any]:
 
 
 @lru_cache
+def _is_safe() -> Any:
+    """Whether the square of a row's norm is right to working precision: it neither underflowed nor overflowed."""
+
+    def is_safe(norm: Any, x: Any) -> Any:
+        precision = np.finfo(x.dtype)
+        return precision.tiny / precision.eps < norm < precision.max
+
+    return _compilers()[1](is_safe)
+
+
+@lru_cache
 def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
-    """``coef, scatter``, the same for pairs, and the loops ``steps, sweep``, for dense rows.
+    """``coef, scatter``, the same for pairs, the loops ``steps, sweep``, and `agreement`, for dense rows.
 
     Parameters
     ----------
@@ -47,10 +60,25 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
         Whether B is diagonal; for the identity, `scale` is not read.
     """
     fast, plain = _compilers()
+    is_safe = _is_safe()
+
+    @fast
+    def careful(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
+        """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
+        largest = product = norm = x.dtype.type(0)
+        for j in range(a.size):
+            largest = max(abs(a[j]), largest)
+        if largest == 0:
+            return largest, largest
+        for j in range(a.size):
+            u = a[j] / largest
+            product += u * x[j]
+            norm += u * u * scale[j] if scaled else u * u
+        return omega * (b / largest - product) / norm / largest, norm
 
     @fast
     def coef(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """``(c, norm)`` of a row: c is 0 for a zero row."""
+        """``(c, norm)`` of a row, right where the norm is safe."""
         product = norm = x.dtype.type(0)
         for j in range(a.size):
             product += a[j] * x[j]
@@ -59,7 +87,7 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
 
     @fast
     def pair_coef(a: Any, d: Any, x: Any, scale: Any, b: Any, e: Any, omega: Any) -> Any:
-        """``(c_1, c_2, norm_1, norm_2)`` of rows a and d with right-hand sides b and e, d after a."""
+        """``(c_1, c_2, norm_1, norm_2)`` of rows a and d with right-hand sides b and e, d after a; only of safe norms."""
         ax = dx = aa = dd = ad = x.dtype.type(0)
         for j in range(a.size):
             u = a[j] * scale[j] if scaled else a[j]
@@ -69,8 +97,10 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
             aa += a[j] * u
             dd += d[j] * v
             ad += u * d[j]
-        c = omega * (b - ax) / aa if aa > 0 else aa
-        return c, (omega * (e - dx - c * ad) / dd if dd > 0 else dd), aa, dd
+        if not (is_safe(aa, x) and is_safe(dd, x)):
+            return aa, dd, aa, dd
+        c = omega * (b - ax) / aa
+        return c, omega * (e - dx - c * ad) / dd, aa, dd
 
     @plain
     def scatter(x: Any, a: Any, scale: Any, c: Any) -> None:
@@ -84,34 +114,44 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
             x[j] = first + e * (d[j] * scale[j] if scaled else d[j])
 
     @plain
+    def step(a: Any, b: Any, scale: Any, omega: Any, x: Any) -> Any:
+        """A step on one row; whether its equation can hold."""
+        c, norm = coef(a, x, scale, b, omega)
+        if not is_safe(norm, x):
+            c, norm = careful(a, x, scale, b, omega)
+        scatter(x, a, scale, c)
+        return norm != 0 or b == 0
+
+    @plain
     def steps(A: Any, b: Any, scale: Any, rows: Any, omega: Any, x: Any) -> int:
         """A step on each of `rows` in turn; the last zero row with b != 0 among them, or -1."""
         bad = -1
-        for k in range(0, rows.size - 1, 2):
-            i, j = rows[k], rows[k + 1]
-            c, e, norm, other = pair_coef(A[i], A[j], x, scale, b[i], b[j], omega)
-            pair_scatter(x, A[i], A[j], scale, c, e)
-            if norm == 0 and b[i] != 0:
-                bad = i
-            if other == 0 and b[j] != 0:
-                bad = j
-        if rows.size % 2:
-            i = rows[rows.size - 1]
-            c, norm = coef(A[i], x, scale, b[i], omega)
-            scatter(x, A[i], scale, c)
-            if norm == 0 and b[i] != 0:
-                bad = i
+        for k in range(0, rows.size, 2):
+            if k + 1 < rows.size:
+                i, j = rows[k], rows[k + 1]
+                c, e, norm, other = pair_coef(A[i], A[j], x, scale, b[i], b[j], omega)
+                if is_safe(norm, x) and is_safe(other, x):
+                    pair_scatter(x, A[i], A[j], scale, c, e)
+                    continue
+            for i in rows[k : k + 2]:
+                if not step(A[i], b[i], scale, omega, x):
+                    bad = i
         return bad
 
     @fast
     def agreement(mine: Any, read: Any, x: Any, scale: Any) -> Any:
-        """``1 - <d, o>_B / |d|_B^2`` in [0, 1], d = mine - read the copy's change and o = x - read that of others."""
+        """``1 - <d, o>_B / |d|_B^2`` in [0, 1], d = mine - read the copy's change and o = x - read that of others.
+
+        1 where others changed nothing, however small d is; NaN where d has one.
+        """
         both = own = x.dtype.type(0)
         for j in range(x.size):
             d = mine[j] - read[j]
             weighted = d / scale[j] if scaled else d
             both += weighted * (x[j] - read[j])
             own += weighted * d
+        if both == 0:
+            return x.dtype.type(1)
         return min(max(1 - both / own, x.dtype.type(0)), x.dtype.type(1)) if own > 0 else own
 
     @plain
@@ -134,18 +174,33 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
             bad = max(bad, found)
         return bad
 
-    names = {"coef": coef, "pair_coef": pair_coef, "scatter": scatter, "pair_scatter": pair_scatter}
-    return SimpleNamespace(**names, steps=steps, sweep=sweep)
+    names = {"coef": coef, "careful": careful, "pair_coef": pair_coef, "scatter": scatter, "pair_scatter": pair_scatter}
+    return SimpleNamespace(**names, steps=steps, agreement=agreement, sweep=sweep)
 
 
 @lru_cache
 def sparse_kernels(scaled: bool) -> SimpleNamespace:
     """``coef, scatter`` and the loop ``steps`` for sparse rows."""
     fast, plain = _compilers()
+    is_safe = _is_safe()
+
+    @fast
+    def careful(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
+        """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
+        largest = product = norm = x.dtype.type(0)
+        for p in range(values.size):
+            largest = max(abs(values[p]), largest)
+        if largest == 0:
+            return largest, largest
+        for p in range(values.size):
+            j, u = columns[p], values[p] / largest
+            product += u * x[j]
+            norm += u * u * scale[j] if scaled else u * u
+        return omega * (b / largest - product) / norm / largest, norm
 
     @fast
     def coef(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """``(c, norm)`` of a row."""
+        """``(c, norm)`` of a row, right where the norm is safe."""
         product = norm = x.dtype.type(0)
         for p in range(values.size):
             j = columns[p]
@@ -166,12 +221,14 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:
             i = rows[k]
             values, columns = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
             c, norm = coef(values, columns, x, scale, b[i], omega)
+            if not is_safe(norm, x):
+                c, norm = careful(values, columns, x, scale, b[i], omega)
             scatter(x, values, columns, scale, c)
             if norm == 0 and b[i] != 0:
                 bad = i
         return bad
 
-    return SimpleNamespace(coef=coef, scatter=scatter, steps=steps)
+    return SimpleNamespace(coef=coef, careful=careful, scatter=scatter, steps=steps)
 
 
 class CompiledRows:
@@ -192,6 +249,8 @@ class CompiledRows:
         # not a memory map: numba takes plain arrays only
         self.matrix: tuple[Array, ...] = (A.data, A.indices, A.indptr) if self.sparse else (np.asarray(A),)
         self.b, self.scale = b, scale
+        precision = np.finfo(b.dtype)
+        self.tiny, self.huge = float(precision.tiny / precision.eps), float(precision.max)
         self.functions = (sparse_kernels if self.sparse else dense_kernels)(bool(len(scale)))
         #: entries of a row, on average
         self.row_entries = max(1.0, (A.nnz if self.sparse else A.size) / A.shape[0])
@@ -202,12 +261,14 @@ class CompiledRows:
             data, indices, indptr = self.matrix
             inside = slice(indptr[row], indptr[row + 1])
             values, columns = data[inside], indices[inside]
-            c, norm = self.functions.coef(values, columns, x, self.scale, self.b[row], omega)
             scale = self.scale[columns] if len(self.scale) else self.scale
             rest: tuple[Array, ...] = (columns,)
         else:
             values, rest, scale = self.matrix[0][row], (), self.scale
-            c, norm = self.functions.coef(values, x, scale, self.b[row], omega)
+        given = values, *rest, x, self.scale, self.b[row], omega
+        c, norm = self.functions.coef(*given)
+        if not self.tiny < norm < self.huge:
+            c, norm = self.functions.careful(*given)
         _check(row if norm == 0 and self.b[row] != 0 else -1)
         return x.dtype.type(c) * (values * scale if len(scale) else values), *rest
 
