@@ -16,6 +16,7 @@ import numpy as np
 
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine, Placement
+from tardigrad.core.in_place import InPlaceRule, sweep_free, write_free
 from tardigrad.core.plain import Plain, decode, encode, same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
@@ -174,7 +175,8 @@ def check_rule(
     Runs it with replies in several random orders and checks that: it can be saved and read back; configuring
     twice changes nothing; `work` is pure and leaves its points alone; task ids count on, clients exist, versions
     do not go back; the state survives being saved after every reply; payloads are neither kept nor changed; the rule
-    itself does not change; and every run replays bit for bit.
+    itself does not change; and every run replays bit for bit. Of an in-place rule with a `sweep`: that alone it gives what
+    `work` and `write` give one after another, up to rounding, however the tasks are split into calls.
 
     Parameters
     ----------
@@ -214,7 +216,29 @@ def check_rule(
         )
         replayed = replay(plain)
         assert replayed.identical, f"the replay differs: {replayed.difference}"
+    if isinstance(rule, InPlaceRule) and rule.sweep_length(problem) and not rule.batch_shape:
+        _check_sweep(rule, problem, n_replies, seed)
     assert json.dumps(encode(rule, {})) == text, "the rule changed during a run: it must be frozen"
+
+
+def _check_sweep(rule: InPlaceRule, problem: Problem, n_tasks: int, seed: int) -> None:
+    """One worker's sweeps beside its single tasks. Not bit for bit: a sweep may sum in another order."""
+    configured = rule.configure(problem, problem.n_clients, None)
+    half, start, client = WorkerHalf(configured, problem, seed), problem.x0(), problem.n_clients - 1
+    answer, singly = half.open(), start.copy()
+    for number in range(n_tasks):
+        task = Task(number, client)
+        write_free(configured, [singly], answer(task, (singly,)), task)
+    bound = np.sqrt(np.finfo(start.dtype).eps) * max(np.abs(singly).max(), np.abs(start).max())
+    for size in (n_tasks, 7, 1):
+        x = start.copy()
+        for low in range(0, n_tasks, size):
+            sweep_free(configured, problem, client, range(low, min(low + size, n_tasks)), seed, x)
+        apart = float(np.abs(x - singly).max())
+        assert apart <= bound, (
+            f"sweeps of {size} tasks are {apart:.3g} away from work and write, one task after another: on one worker both must"
+            " agree up to rounding"
+        )
 
 
 class _Probe(Problem):

@@ -3,7 +3,7 @@
 Rules of this file:
 
 - the maths stands once: `work` and `write`, whoever calls them. With one worker a lock-free run equals a
-  served one without delay in every bit;
+  served one without delay in every bit; where a rule does many tasks at once (`sweep`), as closely as it says itself;
 - ownership "racy": all workers read and write one array; a read may see half of a write, and of two
   writes to one place at a time one may be lost. Only for methods that bear it;
 - a rule may do many tasks in one compiled call (`sweep`): lock-free workers then use that, and nobody else;
@@ -63,11 +63,20 @@ class InPlaceRule(Rule[InPlaceState]):
         """Change `x` in place: all of it, or the client's own block where ownership is disjoint."""
 
     def sweep_length(self, problem: Problem) -> int:
-        """Tasks that a lock-free worker does in one call of `sweep`; by default 0: one by one, by `work` and `write`."""
+        """Tasks that a lock-free worker does in one call of `sweep`; by default 0: one by one, by `work` and `write`.
+
+        Only where ownership is racy. A call cannot be interrupted: let it take a millisecond or so. A worker draws so many
+        tasks at a time, so a run shorter than this is done by one worker.
+        """
         return 0
 
     def sweep(self, problem: Problem, client: int, tasks: range, seed: int, x: Array) -> None:
-        """Do tasks with these numbers for a client in one go, reading and writing the live iterate `x`."""
+        """Do tasks with these numbers for a client in one go, reading and writing the live iterate `x`.
+
+        Others read and write `x` at the same time. Alone, the result is that of `work` and `write` for one task after
+        another, up to rounding. The tasks' random numbers are those of ``Stream(seed, Domain.TASK).at(number)``. What raises
+        here ends the run: nothing is tried again.
+        """
         raise NotImplementedError
 
     def bounds(self, dim: int, n_clients: int) -> list[int]:
@@ -90,6 +99,8 @@ class InPlaceRule(Rule[InPlaceState]):
                 f"{name} asks whoever answered: with {concurrency} tasks in flight"
                 f" {problem.n_clients - concurrency} of the {problem.n_clients} clients would never be asked"
             )
+        if self.ownership == "disjoint" and self.sweep_length(problem):
+            raise InvalidInputError(f"{name} owns blocks: a sweep works on the whole iterate, so sweep_length must be 0")
         changed: Any = dataclasses.replace(self, concurrency=concurrency)
         return changed
 
@@ -126,10 +137,20 @@ def write_free(rule: InPlaceRule, blocks: list[Array], payload: Payload, task: T
         blocks[task.client] = block  # one store: a reader has the old object or the new one
 
 
+def sweep_free(rule: InPlaceRule, problem: Problem, client: int, tasks: range, seed: int, x: Array) -> None:
+    """Tasks of a worker in one go, without a lock."""
+    do: Any = rule.sweep
+    _check_in_place(rule, "sweep", do(problem, client, tasks, seed, x))
+
+
 def _write(rule: InPlaceRule, x: Array, payload: Payload, task: Task) -> None:
     answer: Any = rule.write(x, payload, task)
+    _check_in_place(rule, "write", answer)
+
+
+def _check_in_place(rule: InPlaceRule, name: str, answer: Any) -> None:
     if answer is not None:
         raise InvalidInputError(
-            f"{type(rule).__name__}.write returned {type(answer).__name__}: it must change x in place (x -= ...) and return"
+            f"{type(rule).__name__}.{name} returned {type(answer).__name__}: it must change x in place (x -= ...) and return"
             " nothing"
         )

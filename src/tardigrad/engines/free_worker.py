@@ -5,7 +5,9 @@ Rules of this file:
 - tasks are numbered by one counter that all workers draw from, one number at a time or a stretch of them: each number
   is drawn once, and what was drawn is done;
 - a worker serves its own clients in turn, all equally often; where data are shared it is a client itself;
-- a task that raises is tried again; after the third time the slice ends for all.
+- a task that raises is tried again; after the third time the slice ends for all. A stretch that raises is not: some of it
+  is written;
+- where durations are injected, each task is drawn for itself.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import traceback
 from itertools import count
 from threading import Event
 
-from tardigrad.core.in_place import InPlaceRule, InPlaceState, write_free
+from tardigrad.core.free_loop import LOOK
+from tardigrad.core.in_place import InPlaceRule, InPlaceState, sweep_free, write_free
 from tardigrad.core.loop import MAX_FAILURES
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Array, Task
@@ -78,7 +81,7 @@ class FreeWorker:
             number = part.begin + size * next(part.draws)
             if number >= part.until:
                 break
-            client = mine[(before + n_done) % len(mine)]
+            client = mine[(before + n_done) // size % len(mine)]
             if self.length:
                 tasks = range(number, int(min(number + size, part.until)))
                 n_now = self._sweep(part, client, tasks, zero)
@@ -93,12 +96,13 @@ class FreeWorker:
         """Tasks in one go; how many were done. An injected duration follows: what was read is written at once."""
         began = time.monotonic()
         try:
-            self.rule.sweep(self.problem, client, tasks, self.seed, part.blocks[0])
+            sweep_free(self.rule, self.problem, client, tasks, self.seed, part.blocks[0])
         except BaseException:
             return self._give_up(part, tasks[0], client, "could not be done")
         if self.timing is not None:
-            duration = self._duration(tasks[0], client, began - zero)
-            self.closing.wait(max(0.0, began + duration - time.monotonic()))
+            until = began + self._duration(tasks[0], client, began - zero)
+            while not part.halt and (left := until - time.monotonic()) > 0:
+                self.closing.wait(min(left, LOOK))
         return len(tasks)
 
     def _do(self, part: Slice, task: Task, zero: float) -> int:

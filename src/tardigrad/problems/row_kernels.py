@@ -65,11 +65,12 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
     @fast
     def careful(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
         """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
-        largest = product = norm = x.dtype.type(0)
+        largest = total = product = norm = x.dtype.type(0)
         for j in range(a.size):
             largest = max(abs(a[j]), largest)
-        if largest == 0:
-            return largest, largest
+            total += abs(a[j])
+        if not largest > 0:
+            return total, total  # 0, or NaN
         for j in range(a.size):
             u = a[j] / largest
             product += u * x[j]
@@ -179,7 +180,7 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
 
 
 @lru_cache
-def sparse_kernels(scaled: bool) -> SimpleNamespace:
+def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functions, compiled together)
     """``coef, scatter`` and the loop ``steps`` for sparse rows."""
     fast, plain = _compilers()
     is_safe = _is_safe()
@@ -187,11 +188,12 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:
     @fast
     def careful(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
         """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
-        largest = product = norm = x.dtype.type(0)
+        largest = total = product = norm = x.dtype.type(0)
         for p in range(values.size):
             largest = max(abs(values[p]), largest)
-        if largest == 0:
-            return largest, largest
+            total += abs(values[p])
+        if not largest > 0:
+            return total, total  # 0, or NaN
         for p in range(values.size):
             j, u = columns[p], values[p] / largest
             product += u * x[j]

@@ -7,8 +7,9 @@ asynchronous method, which mixes the whole old point back in (`AveragedSketchPro
 
 Rules of this file:
 
-- a step's arithmetic stands once, in `tardigrad.problems.row_kernels`: single steps of a served run, the compiled loop and
-  lock-free threads give the same bits as long as there is one worker;
+- a step's arithmetic stands once, in `tardigrad.problems.row_kernels`. With one worker and `rows` = 1, a served run without
+  delay and a lock-free one are equal in every bit. With more rows a task, a lock-free run equals the compiled loop over
+  each task's rows in every bit, and a served one up to rounding: the server adds changes, a copy is put in place whole;
 - lock-free on sparse rows, workers write to the one iterate: rows that share no column do not meet. Dense rows meet
   everywhere, so each worker steps on a copy of its own and merges it every `rows` rows.
 """
