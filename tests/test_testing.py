@@ -165,6 +165,71 @@ def test_a_broken_rule_is_caught(rule, message):
         check_rule(rule, make_problem())
 
 
+@dataclass(frozen=True)
+class Adds(td.InPlaceRule):
+    """Steps along gradients, in sweeps too."""
+
+    step: float = 0.05
+    concurrency: int | None = None
+
+    def work(self, problem, task, points, rng, cache):
+        return problem.gradient(task.client, points[0])
+
+    def write(self, x, payload, task):
+        x -= self.step * payload
+
+    def sweep_length(self, problem):
+        return 5
+
+    def sweep(self, problem, client, tasks, seed, x):
+        for _ in tasks:
+            x -= self.step * problem.gradient(client, x)
+
+
+class ForgetsTheLast(Adds):
+    def sweep(self, problem, client, tasks, seed, x):
+        super().sweep(problem, client, tasks[1:], seed, x)
+
+
+class DoesOneACall(Adds):
+    def sweep(self, problem, client, tasks, seed, x):
+        super().sweep(problem, client, tasks[:1], seed, x)
+
+
+class StepsFromWhatItRead(Adds):
+    def sweep(self, problem, client, tasks, seed, x):
+        x -= len(tasks) * self.step * problem.gradient(client, x)
+
+
+def exact_shared():
+    problem = make_problem(batch=None)
+    return td.LeastSquares((problem.data.X, problem.data.y), td.Shared(3))
+
+
+@pytest.mark.parametrize("rule", [ForgetsTheLast(), DoesOneACall(), StepsFromWhatItRead()], ids=lambda r: type(r).__name__)
+def test_a_sweep_that_is_not_its_tasks_is_caught(rule):
+    check_rule(Adds(), exact_shared())
+    with pytest.raises(AssertionError, match=r"sweeps of \d+ tasks are .* away from work and write"):
+        check_rule(rule, exact_shared())
+
+
+class PairsOfTypes(Good):
+    """Payloads of integers beside numbers: which entries, and by how much."""
+
+    def receive(self, state, reply, rng):
+        values, places = reply.payload
+        state.x[places] -= self.step * values
+        state.version += 1
+        return state, [state.task(reply.task.client)]
+
+    def work(self, problem, task, points, rng, cache):
+        return super().work(problem, task, points, rng, cache)[:2], np.array([0, 1], np.int32)
+
+
+def test_payloads_may_hold_integers():
+    check_rule(PairsOfTypes(), make_problem())
+
+
 class Doubles(AnyOrder):
     """Applies old points: those of the latest version instead of the task's."""
 

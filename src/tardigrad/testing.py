@@ -134,7 +134,8 @@ class CheckedRule(Rule[Any]):
         assert unchanged, f"receive of task {reply.task.id} changed points that the state calls fresh"
         self._check(after, orders, issued, version, x, f"receive of task {reply.task.id}")
         for array in arrays_of(before):
-            array[...] = np.nan  # engines use the memory again: a rule that keeps it will notice
+            # engines use the memory again: a rule that keeps it will notice
+            array[...] = np.nan if array.dtype.kind in "fc" else 1
         return round_trip(after), orders
 
     def prepare(self, problem: Problem, client: int, setup: int, rng: Rng) -> Any:

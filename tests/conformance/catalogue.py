@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from block_rule import BlockDescent
 from odd_rule import OddRule
 
@@ -16,6 +17,14 @@ def make_system():
     rng = np.random.default_rng(4)
     A = rng.normal(size=(20, 5))
     return td.LinearSystem(A, A @ rng.normal(size=5), rng.uniform(0.5, 2.0, 5), sketch=td.Rows("norms"), n_clients=4)
+
+
+def make_sparse_system():
+    """A consistent system with few entries a row, and a row without any."""
+    rng = np.random.default_rng(5)
+    A = rng.normal(size=(20, 5)) * (rng.random((20, 5)) < 0.5)
+    A[7] = 0
+    return td.LinearSystem(sp.csr_array(A), A @ rng.normal(size=5), n_clients=4)
 
 
 RULES = {
@@ -64,3 +73,22 @@ PROBLEMS = {
     "exact, weighted": lambda: make_problem(batch=None, weights="rows"),
     "linear system": make_system,
 }
+
+#: rules for systems of equations alone, each with the system that it is run on
+ROW_RULES = {
+    "RowAction": (lambda: td.RowAction(0.3), make_system),
+    "RowAction, sparse": (lambda: td.RowAction(0.3), make_sparse_system),
+    "RowAction, several rows": (lambda: td.RowAction(0.3, rows=3), make_system),
+    "RowAction, several sparse rows": (lambda: td.RowAction(0.3, rows=2), make_sparse_system),
+    "RowAction, sweep": (lambda: td.RowAction([0.1, 0.3]), make_system),
+}
+
+#: the names of all rules, and of what they are run on
+ALL_RULES = [*RULES, *ROW_RULES]
+CASES = [*((rule, problem) for rule in RULES for problem in PROBLEMS), *((rule, "its own") for rule in ROW_RULES)]
+
+
+def rule_and_problem(rule, problem="noisy"):
+    """The two by their names."""
+    make_rule, make_problem = ROW_RULES[rule] if rule in ROW_RULES else (RULES[rule], PROBLEMS[problem])
+    return make_rule(), make_problem()

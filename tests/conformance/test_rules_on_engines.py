@@ -3,7 +3,7 @@
 import catalogue
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tardigrad as td
@@ -16,12 +16,12 @@ def suited(rule, engine):
 
 
 @pytest.mark.parametrize("engine", catalogue.ENGINE_NAMES)
-@pytest.mark.parametrize("rule", catalogue.RULES)
-def test_replay_equals_the_run_in_every_bit(rule, engine, small_problem):
-    rule, engine = catalogue.RULES[rule](), catalogue.ENGINES[engine]()
+@pytest.mark.parametrize("rule", catalogue.ALL_RULES)
+def test_replay_equals_the_run_in_every_bit(rule, engine):
+    (rule, problem), engine = catalogue.rule_and_problem(rule), catalogue.ENGINES[engine]()
     if not suited(rule, engine):
         pytest.skip("the rule does not declare this engine")
-    result = td.run(rule, small_problem, engine, stop=td.MaxUpdates(40), snapshot_every=5, seed=5)
+    result = td.run(rule, problem, engine, stop=td.MaxUpdates(40), snapshot_every=5, seed=5)
     assert result.status is td.Status.MAX_UPDATES
     assert np.isfinite(result.x).all()
     replayed = td.replay(result)
@@ -36,10 +36,9 @@ def test_replicas_replay_in_every_bit(engine, small_problem):
     assert td.replay(result).identical
 
 
-@pytest.mark.parametrize("problem", catalogue.PROBLEMS)
-@pytest.mark.parametrize("rule", catalogue.RULES)
+@pytest.mark.parametrize(("rule", "problem"), catalogue.CASES)
 def test_rule_keeps_its_contract(rule, problem):
-    check_rule(catalogue.RULES[rule](), catalogue.PROBLEMS[problem]())
+    check_rule(*catalogue.rule_and_problem(rule, problem))
 
 
 @pytest.mark.parametrize("engine", catalogue.ENGINE_NAMES)
@@ -47,13 +46,13 @@ def test_engine_keeps_its_contract(engine):
     check_engine(catalogue.ENGINES[engine])
 
 
-@pytest.mark.parametrize("rule", catalogue.RULES)
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.parametrize("rule", catalogue.ALL_RULES)
+@settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_any_order_of_replies_keeps_the_state_valid_and_replays(rule, small_problem, data):
+def test_any_order_of_replies_keeps_the_state_valid_and_replays(rule, data):
     engine = AnyOrder(choose=lambda n: data.draw(st.integers(0, n - 1)))
-    checked = CheckedRule(catalogue.RULES[rule]())
-    result = td.run(checked, small_problem, engine, stop=td.MaxOracleCalls(30), snapshot_every=1)
+    rule, problem = catalogue.rule_and_problem(rule)
+    result = td.run(CheckedRule(rule), problem, engine, stop=td.MaxOracleCalls(30), snapshot_every=1)
     assert np.isfinite(result.x).all()
     assert result.state.version == result.trace.updates <= len(result.trace)
     assert td.replay(result).identical

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
+import scipy.sparse
 from block_rule import BlockDescent
 
 import tardigrad as td
 from conftest import make_problem
 from tardigrad.core.free_loop import LOOK
 from tardigrad.core.plain import same_bits
+from tardigrad.rules import row_action
 
 
 def shared(n_workers, **kwargs):
@@ -299,3 +301,162 @@ def test_mistakes_in_a_rule_of_ones_own_are_named(rule, message, engine):
 def test_yes_is_no_answer(name):
     with pytest.raises(td.InvalidInputError, match=f"{name} must be True or False, not 'yes'"):
         td.Threads(2, **{name: "yes"}, **({"deadline": 1.0} if name == "reassign" else {}))
+
+
+@dataclass(frozen=True)
+class InSweeps(td.InPlaceRule):
+    """Adds 1 to every entry for a task; `sweep` keeps a list of its calls."""
+
+    length: int = 10
+    concurrency: int | None = None
+
+    def work(self, problem, task, points, rng, cache):
+        return np.ones(problem.dim)
+
+    def write(self, x, payload, task):
+        x += payload
+
+    def sweep_length(self, problem):
+        return self.length
+
+    def sweep(self, problem, client, tasks, seed, x):
+        problem.calls.append((client, tasks, seed))
+        time.sleep(0.001)
+        x += len(tasks)
+
+
+class Noting(Counting):
+    def __init__(self, n_clients, dim):
+        super().__init__(n_clients, dim)
+        self.calls = []
+
+
+@pytest.mark.parametrize("workers", [1, 3, 4])
+@pytest.mark.parametrize("n", [1, 10, 101, 999])
+def test_sweeps_do_each_task_once_and_no_more_than_asked_for(n, workers):
+    problem = Noting(4, 3)
+    result = free(InSweeps(), problem, workers, n=n, seed=7)
+    assert result.status is td.Status.MAX_UPDATES
+    assert sum(result.state.counts) == result.state.version == n
+    assert sorted(number for _, tasks, _ in problem.calls for number in tasks) == list(range(n))
+    assert {len(tasks) for _, tasks, _ in problem.calls[:-workers]} <= {10}
+    assert {seed for *_, seed in problem.calls} == {7}
+    if workers == 1:
+        assert (result.x == n).all()
+
+
+def test_sweeps_end_at_the_versions_that_observers_and_checkpoints_want(tmp_path):
+    problem = Noting(1, 3)
+    result = free(InSweeps(), problem, 1, n=100, snapshot_every=33)
+    assert result.history.x[:, 0].tolist() == result.history.version.tolist() == [0, 33, 66, 99, 100]
+    free(InSweeps(), Noting(1, 3), 1, n=37, checkpoint=tmp_path)
+    problem = Noting(1, 3)
+    resumed = td.resume(tmp_path, problem=problem, stop=td.MaxUpdates(101))
+    assert sorted(number for _, tasks, _ in problem.calls for number in tasks) == list(range(37, 101))
+    assert (resumed.x == 101).all()
+
+
+@pytest.mark.parametrize("length", [1, 10])
+def test_clients_of_a_worker_take_turns_in_sweeps_as_in_single_tasks(length):
+    problem = Noting(4, 3)
+    free(InSweeps(length), problem, 2, n=400)
+    for worker in range(2):
+        mine = [client for client, *_ in problem.calls if client % 2 == worker]
+        assert abs(mine.count(worker) - mine.count(worker + 2)) <= 1
+        assert len(mine) > 1
+
+
+@dataclass(frozen=True)
+class FailsInSweeps(InSweeps):
+    def sweep(self, problem, client, tasks, seed, x):
+        if tasks.start >= 50:
+            raise ZeroDivisionError("a sweep that fails on purpose")
+        super().sweep(problem, client, tasks, seed, x)
+
+
+@dataclass(frozen=True)
+class ReturnsFromSweeps(InSweeps):
+    def sweep(self, problem, client, tasks, seed, x):
+        return x + len(tasks)
+
+
+@dataclass(frozen=True)
+class SweepsOfBlocks(BlockDescent):
+    def sweep_length(self, problem):
+        return 10
+
+
+def test_mistakes_in_sweeps_are_named():
+    with pytest.raises(td.WorkerError, match=r"task \d+ of client \d could not be done") as caught:
+        free(FailsInSweeps(), Noting(2, 3), 2, n=1000)
+    assert "a sweep that fails on purpose" in str(caught.value)
+    state = caught.value.result.state
+    assert state.version == sum(state.counts) == 50
+    with pytest.raises(td.WorkerError, match=r"sweep returned ndarray: it must change x in place"):
+        free(ReturnsFromSweeps(), Noting(2, 3), 2)
+    with pytest.raises(td.InvalidInputError, match=r"SweepsOfBlocks owns blocks: .* sweep_length must be 0"):
+        free(SweepsOfBlocks(), Noting(2, 8), 2)
+
+
+def test_sweeps_with_injected_durations_are_short_and_everybody_has_a_share():
+    problem, timing = Noting(2, 3), td.PerClient([0.0005, 0.004])
+    engine = td.Threads(2, timing=timing, lock_free=True)
+    result = td.run(InSweeps(10_000), problem, engine, stop=td.MaxUpdates(300))
+    assert {len(tasks) for _, tasks, _ in problem.calls} == {5}  # 20 ms of the slow one's
+    assert result.state.counts[0] > 2 * result.state.counts[1] > 0
+
+
+def test_interrupt_ends_the_wait_after_a_sweep():
+    problem = Noting(2, 3)
+    engine = td.Threads(2, timing=td.Constant(30.0), lock_free=True)
+    threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+    began = time.monotonic()
+    result = td.run(InSweeps(), problem, engine, stop=td.MaxUpdates(1000))
+    assert result.status is td.Status.INTERRUPTED
+    assert time.monotonic() - began < 20.0
+    assert result.state.version == sum(result.state.counts) == 2
+
+
+def rows_of_a_system(n_clients=1, sparse=False, n_rows=300, dim=30, dtype=np.float64):
+    rng = np.random.default_rng(0)
+    A = rng.normal(size=(n_rows, dim)) * (rng.random((n_rows, dim)) < (0.2 if sparse else 1.0))
+    solution = rng.normal(size=dim)
+    A, b = A.astype(dtype), (A @ solution).astype(dtype)
+    return td.LinearSystem(scipy.sparse.csr_array(A) if sparse else A, b, n_clients=n_clients, solution=solution)
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+@pytest.mark.parametrize("rows", [1, 4, 700])
+@pytest.mark.parametrize(("workers", "n_clients"), [(2, 2), (4, 4), (4, 1), (2, 7)])
+def test_row_steps_of_several_threads_converge_and_are_counted(monkeypatch, workers, n_clients, rows, sparse):
+    monkeypatch.setattr(row_action, "AT_ONCE", 3000)  # so that all threads have some
+    system, n = rows_of_a_system(n_clients, sparse), 1 + 100_000 // rows
+    result = free(td.RowAction(rows=rows), system, workers, n=n)
+    assert result.status is td.Status.MAX_UPDATES
+    assert sum(result.state.counts) == result.state.version == n
+    assert result.oracle_calls == n * rows
+    assert result.evaluate()["error"][-1] < 1e-10
+
+
+def test_row_steps_of_more_threads_than_rows():
+    result = free(td.RowAction(), rows_of_a_system(4, n_rows=3, dim=5), 4, n=5000)
+    assert result.evaluate()["residual"][-1] < 1e-10
+
+
+def test_row_steps_end_by_time_by_calls_and_by_interrupt():
+    system = rows_of_a_system(2)
+    result = free(td.RowAction(rows=3), system, 2, stop=td.MaxSeconds(0.3))
+    assert result.status is td.Status.MAX_SECONDS
+    assert sum(result.state.counts) == result.state.version > 0
+    assert free(td.RowAction(rows=3), system, 2, stop=td.MaxOracleCalls(100)).state.version == 34
+    threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
+    result = free(td.RowAction(), system, 2, n=10**12)
+    assert result.status is td.Status.INTERRUPTED
+    assert sum(result.state.counts) == result.state.version > 0
+
+
+def test_row_steps_with_one_slow_worker():
+    engine = td.Threads(2, timing=td.PerClient([0.0005, 0.005]), lock_free=True)
+    result = td.run(td.RowAction(), rows_of_a_system(2), engine, stop=td.MaxUpdates(1000))
+    assert result.state.counts[0] > 2 * result.state.counts[1] > 0
+    assert result.evaluate()["error"][-1] < 0.5

@@ -121,8 +121,8 @@ def test_after_a_step_the_equation_holds(diagonal, sparse, dtype):
         for row in range(3, system.n_rows):
             rows = np.array([0, 1, row])[-count:]
             after = in_place(row_steps(system).steps, rows, dtype(1), x)
-            size = np.linalg.norm(A[row]) * np.linalg.norm(after)
-            assert A[row] @ after == pytest.approx(system.b[row], abs=10 * size * np.finfo(dtype).eps)
+            size = float(np.linalg.norm(A[row]) * np.linalg.norm(after))
+            assert A[row] @ after == pytest.approx(system.b[row], abs=10 * size * float(np.finfo(dtype).eps))
 
 
 @pytest.mark.parametrize("diagonal", [False, True], ids=["identity", "diagonal"])

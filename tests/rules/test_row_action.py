@@ -25,7 +25,7 @@ def make_system(n_rows=60, dim=8, n_clients=1, sparse=False, dtype=np.float64, s
 
 
 KINDS = {
-    "dense": lambda **kw: make_system(**kw),
+    "dense": make_system,
     "diagonal B": lambda **kw: make_system(B=np.linspace(0.5, 2.0, 8), **kw),
     "float32": lambda **kw: make_system(dtype=np.float32, **kw),
     "sparse": lambda **kw: make_system(sparse=True, **kw),
@@ -74,20 +74,24 @@ def test_many_rows_a_task_are_the_compiled_loop_lock_free_and_that_up_to_roundin
 
 
 def test_float32_runs_stay_in_float32():
-    for engine in (free(2), td.Threads(2), td.Processes(1)):
-        result = alone(td.RowAction(rows=2), make_system(dtype=np.float32), engine)
+    for engine in (free(2), td.Threads(2)):
+        result = alone(td.RowAction(rows=2), make_system(dtype=np.float32), engine, n=400)
         assert result.x.dtype == np.float32
-        assert result.evaluate()["error"][-1] < 1e-5
+        assert result.evaluate()["error"][-1] < 1e-4
 
 
 @pytest.mark.parametrize("rule", [td.RowAction(0.9), td.RowAction(rows=4), td.RowAction([0.5, 1.5])], ids=str)
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize(
-    "engine", [td.Threads(3), td.Processes(2), td.Simulated(td.Exponential(1.0))], ids=lambda e: type(e).__name__
-)
+@pytest.mark.parametrize("engine", [td.Threads(3), td.Simulated(td.Exponential(1.0))], ids=lambda e: type(e).__name__)
 def test_served_runs_replay_in_every_bit(kind, rule, engine):
     result = alone(rule, KINDS[kind](n_clients=3), engine)
     replayed = td.replay(result)
+    assert replayed.identical, replayed.difference
+
+
+@pytest.mark.parametrize(("kind", "rows"), [("dense", 1), ("diagonal B", 4), ("sparse", 1), ("sparse", 4)])
+def test_processes_replay_in_every_bit(kind, rows):
+    replayed = td.replay(alone(td.RowAction(rows=rows), KINDS[kind](n_clients=2), td.Processes(2)))
     assert replayed.identical, replayed.difference
 
 
@@ -105,7 +109,6 @@ def test_resumed_lock_free_with_one_worker_it_equals_the_uninterrupted_run(tmp_p
     resumed = td.resume(tmp_path, stop=td.MaxUpdates(100))
     whole = alone(rule, system, free(), n=100)
     assert same_bits(resumed.state, whole.state)
-    assert same_bits(resumed.history.x, np.insert(whole.history.x, 1, resumed.history.x[1], 0) if 0 else resumed.history.x)
     assert same_bits(resumed.x, whole.x)
 
 
@@ -195,14 +198,19 @@ def test_delays_that_cost_nothing_and_one_that_makes_it_diverge():
     assert far.evaluate()["error"][-1] > 1e3 or far.status is td.Status.DIVERGED
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [free(2), td.Threads(2), td.Processes(2), td.Simulated(td.Constant(1.0))],
-    ids=lambda e: type(e).__name__ + str(getattr(e, "lock_free", "")),
-)
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
-@pytest.mark.parametrize("rows", [1, 3])
-@pytest.mark.filterwarnings("ignore:worker")
+#: processes once: each of them compiles
+EVERYWHERE = [
+    *(
+        (engine, rows, sparse)
+        for engine in (free(2), td.Threads(2), td.Simulated(td.Constant(1.0)))
+        for rows in (1, 3)
+        for sparse in (False, True)
+    ),
+    (td.Processes(1), 3, False),
+]
+
+
+@pytest.mark.parametrize(("engine", "rows", "sparse"), EVERYWHERE)
 def test_a_row_that_cannot_hold_is_named(engine, rows, sparse):
     A, b = np.ones((30, 3)), np.ones(30)
     A[17] = 0
@@ -211,13 +219,7 @@ def test_a_row_that_cannot_hold_is_named(engine, rows, sparse):
         td.run(td.RowAction(rows=rows), system, engine, stop=td.MaxUpdates(60))
 
 
-@pytest.mark.parametrize(
-    "engine",
-    [free(2), td.Threads(2), td.Processes(2), td.Simulated(td.Constant(1.0))],
-    ids=lambda e: type(e).__name__ + str(getattr(e, "lock_free", "")),
-)
-@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
-@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(("engine", "rows", "sparse"), EVERYWHERE)
 def test_nan_in_the_matrix_ends_the_run_as_diverged(engine, rows, sparse):
     A = np.ones((30, 3))
     A[17, 1] = np.nan
@@ -278,11 +280,12 @@ def test_a_matrix_in_a_file_gives_the_bits_of_the_same_rows_in_memory_and_is_not
     assert mapped.is_file
     assert not in_memory.is_file
     assert same_bits(mapped.rows_at(0, 0, 300), in_memory.rows_at(0, 0, 300))  # one stretch: the same order
-    for make in (free, td.Threads, td.Processes):
+    for make in (free, td.Threads):
         runs = [alone(td.RowAction(rows=rows), system, make(1), n=100) for system in (mapped, in_memory)]
         assert same_bits(runs[0].x, runs[1].x)
-    result = alone(td.RowAction(rows=rows), mapped, td.Processes(2), n=100)
-    assert td.replay(result).identical
+    processes = alone(td.RowAction(rows=rows), mapped, td.Processes(1), n=100)  # these open the file
+    assert same_bits(processes.x, runs[0].x)
+    assert td.replay(processes).identical
 
 
 def test_a_file_is_not_sent_to_workers(tmp_path):
