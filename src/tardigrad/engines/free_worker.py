@@ -66,7 +66,8 @@ class FreeWorker:
         self.problem = half.problem
         self.seed = half.seed
         #: tasks drawn at a time, where the rule can do several in one go; one where each has a duration of its own
-        self.length = half.rule.sweep_length(half.problem) if timing is None else min(half.rule.sweep_length(half.problem), 1)
+        length = half.rule.sweep_length(half.problem)
+        self.length = length if timing is None else min(length, 1)
         self.answer = half.open()
         self.timing = timing
         self.closing = closing
