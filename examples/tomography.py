@@ -9,10 +9,10 @@ inconsistent, as it is for a scanner, and every method reaches a best image and 
 Both methods start at zero, and what is compared is the seconds they take to the same image error
 ``|x - phantom| / |phantom|``; compilation and the matrix are left out.
 
-What came out on 4 cores (`docs/examples/tomography.md`): rows on one thread reach an image error of 0.155 in 0.045 s, lsqr
-in 0.104 s; the gain shrinks to nothing at the best image that either finds (0.113 and 0.115, 0.16 s), and rows need a
+What came out on 4 cores (`docs/examples/tomography.md`): rows on one thread reach an image error of 0.155 in 0.041 s, lsqr
+in 0.112 s; the gain shrinks to nothing at the best image that either finds (0.113 and 0.115, 0.16 s), and rows need a
 relaxation `omega` below 1 that suits the error wanted, where lsqr has nothing to choose. Rows stop paying there, and where
-data are exact and wanted to many digits. At equal error rows leave more grain, lsqr more blur. More threads do little:
+data are exact and wanted to many digits. At equal error rows leave more grain, lsqr more blur. More threads do not help:
 rays of all angles cross the same pixels, so threads wait for each other's cache lines.
 
 Rules of this file:

@@ -339,7 +339,8 @@ def test_sweeps_do_each_task_once_and_no_more_than_asked_for(n, workers):
     assert result.status is td.Status.MAX_UPDATES
     assert sum(result.state.counts) == result.state.version == n
     assert sorted(number for _, tasks, _ in problem.calls for number in tasks) == list(range(n))
-    assert {len(tasks) for _, tasks, _ in problem.calls[:-workers]} <= {10}
+    size = min(10, -(-n // (4 * workers)))  # so that each worker has a few draws
+    assert {len(tasks) for _, tasks, _ in problem.calls[:-workers]} <= {size}
     assert {seed for *_, seed in problem.calls} == {7}
     if workers == 1:
         assert (result.x == n).all()
@@ -398,11 +399,11 @@ def test_mistakes_in_sweeps_are_named():
         free(SweepsOfBlocks(), Noting(2, 8), 2)
 
 
-def test_sweeps_with_injected_durations_are_short_and_everybody_has_a_share():
+def test_sweeps_with_injected_durations_are_single_tasks_and_everybody_has_a_share():
     problem, timing = Noting(2, 3), td.PerClient([0.0005, 0.004])
     engine = td.Threads(2, timing=timing, lock_free=True)
     result = td.run(InSweeps(10_000), problem, engine, stop=td.MaxUpdates(300))
-    assert {len(tasks) for _, tasks, _ in problem.calls} == {5}  # 20 ms of the slow one's
+    assert {len(tasks) for _, tasks, _ in problem.calls} == {1}
     assert result.state.counts[0] > 2 * result.state.counts[1] > 0
 
 

@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import math
 import time
 import traceback
 from itertools import count
@@ -24,6 +25,9 @@ from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Array, Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
+
+#: draws of each worker in a slice, at least, where tasks are drawn several at a time
+DRAWS = 4
 
 
 class Slice:
@@ -77,7 +81,7 @@ class FreeWorker:
         """Do tasks of a slice until there are no more; how many."""
         mine = range(self.number % part.n_clients, part.n_clients, part.n_workers)
         before, n_done = part.done[self.number], 0
-        size = max(self.length, 1)
+        size = self._at_a_time(part)
         while not (part.halt or self.closing.is_set()):
             number = part.begin + size * next(part.draws)
             if number >= part.until:
@@ -92,6 +96,11 @@ class FreeWorker:
                 break
             n_done += n_now
         return n_done
+
+    def _at_a_time(self, part: Slice) -> int:
+        """Tasks drawn at a time: fewer in a short slice, of which every worker is to have a few draws."""
+        fair = (part.until - part.begin) / (DRAWS * part.n_workers)
+        return max(1, min(self.length, math.ceil(fair) if fair < math.inf else self.length))
 
     def _sweep(self, part: Slice, client: int, tasks: range, zero: float) -> int:
         """Tasks in one go; how many were done. An injected duration follows: what was read is written at once."""

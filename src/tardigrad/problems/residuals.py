@@ -43,9 +43,9 @@ class Residuals:
 
     def exact(self, x: Array) -> Array:
         """At x (..., dim), one pass over the matrix; none where it is asked again at the same x."""
-        if self._last is None or not np.array_equal(self._last[0], x):
-            self._last = x.copy(), self._exact(x)
-        return self._last[1].copy()
+        if self._last is None or not np.array_equal(self._last[0], x.ravel()):
+            self._last = x.flatten(), self._exact(x)
+        return self._last[1].reshape(x.shape[:-1]).copy()
 
     def _exact(self, x: Array) -> Array:
         system = self.system

@@ -27,16 +27,7 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
-
-#: sums may be reordered and products fused with them, but infinities and NaN keep their meaning
-FAST = {"reassoc", "nsz", "contract"}
-
-
-def _compilers() -> tuple[Any, Any]:
-    """For sums, and for all else. No cache on disk: numba keys it by file, not by what a closure holds."""
-    import numba
-
-    return numba.njit(nogil=True, fastmath=FAST), numba.njit(nogil=True)
+from tardigrad.problems.private_copies import compilers, copy_kernels
 
 
 @lru_cache
@@ -47,20 +38,21 @@ def _is_safe() -> Any:
         precision = np.finfo(x.dtype)
         return precision.tiny / precision.eps < norm < precision.max
 
-    return _compilers()[1](is_safe)
+    return compilers()[1](is_safe)
 
 
 @lru_cache
 def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
-    """``coef, scatter``, the same for pairs, the loops ``steps, sweep``, and `agreement`, for dense rows.
+    """``coef, scatter``, the same for pairs, and the loops ``steps, sweep``, for dense rows.
 
     Parameters
     ----------
     scaled : bool
         Whether B is diagonal; for the identity, `scale` is not read.
     """
-    fast, plain = _compilers()
-    is_safe = _is_safe()
+    fast, plain = compilers()
+    is_safe, copies = _is_safe(), copy_kernels(scaled)
+    take, merge = copies.take, copies.merge
 
     @fast
     def careful(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
@@ -139,51 +131,27 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
                     bad = i
         return bad
 
-    @fast
-    def agreement(mine: Any, read: Any, x: Any, scale: Any) -> Any:
-        """``1 - <d, o>_B / |d|_B^2`` in [0, 1], d = mine - read the copy's change and o = x - read that of others.
-
-        1 where others changed nothing, however small d is; NaN where d has one.
-        """
-        both = own = x.dtype.type(0)
-        for j in range(x.size):
-            d = mine[j] - read[j]
-            weighted = d / scale[j] if scaled else d
-            both += weighted * (x[j] - read[j])
-            own += weighted * d
-        if both == 0:
-            return x.dtype.type(1)
-        return min(max(1 - both / own, x.dtype.type(0)), x.dtype.type(1)) if own > 0 else own
-
     @plain
     def sweep(A: Any, b: Any, scale: Any, rows: Any, length: int, omega: Any, x: Any) -> int:
-        """Steps on a private copy of `x` (`mine`), merged after every `length` rows: ``x += alpha (mine - read)``.
-
-        With e the error of what was read and d the copy's change, steps of omega = 1 are projections: <d, e> is about
-        -|d|^2, so ``alpha = 1 - <d, o> / |d|^2`` minimises |e + o + alpha d|. Alone, alpha is 1 and x becomes the copy.
-        """
+        """The same on private copies of `x`, merged after every `length` rows."""
         bad = -1
         mine, read = np.empty_like(x), np.empty_like(x)
         for low in range(0, rows.size, length):
-            for j in range(x.size):
-                read[j] = x[j]
-                mine[j] = read[j]
-            found = steps(A, b, scale, rows[low : low + length], omega, mine)
-            alpha = agreement(mine, read, x, scale)
-            for j in range(x.size):
-                x[j] = mine[j] if x[j] == read[j] and alpha == 1 else x[j] + alpha * (mine[j] - read[j])
-            bad = max(bad, found)
+            take(x, read, mine)
+            bad = max(bad, steps(A, b, scale, rows[low : low + length], omega, mine))
+            merge(x, read, mine, scale)
         return bad
 
     names = {"coef": coef, "careful": careful, "pair_coef": pair_coef, "scatter": scatter, "pair_scatter": pair_scatter}
-    return SimpleNamespace(**names, steps=steps, agreement=agreement, sweep=sweep)
+    return SimpleNamespace(**names, steps=steps, sweep=sweep)
 
 
 @lru_cache
 def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functions, compiled together)
-    """``coef, scatter`` and the loop ``steps`` for sparse rows."""
-    fast, plain = _compilers()
-    is_safe = _is_safe()
+    """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows."""
+    fast, plain = compilers()
+    is_safe, copies = _is_safe(), copy_kernels(scaled)
+    take, merge = copies.take, copies.merge
 
     @fast
     def careful(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
@@ -230,7 +198,18 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functi
                 bad = i
         return bad
 
-    return SimpleNamespace(coef=coef, careful=careful, scatter=scatter, steps=steps)
+    @plain
+    def sweep(data: Any, indices: Any, indptr: Any, b: Any, scale: Any, rows: Any, length: int, omega: Any, x: Any) -> int:
+        """The same on private copies of `x`, merged after every `length` rows."""
+        bad = -1
+        mine, read = np.empty_like(x), np.empty_like(x)
+        for low in range(0, rows.size, length):
+            take(x, read, mine)
+            bad = max(bad, steps(data, indices, indptr, b, scale, rows[low : low + length], omega, mine))
+            merge(x, read, mine, scale)
+        return bad
+
+    return SimpleNamespace(coef=coef, careful=careful, scatter=scatter, steps=steps, sweep=sweep)
 
 
 class CompiledRows:
@@ -279,8 +258,8 @@ class CompiledRows:
         _check(self.functions.steps(*self.matrix, self.b, self.scale, rows, omega, x))
 
     def sweep(self, rows: Array, length: int, omega: Any, x: Array) -> None:
-        """The same beside others who change x: sparse steps as they are, dense ones on a copy merged every `length` rows."""
-        if self.sparse:
+        """The same beside others who change x: on copies merged every `length` rows; sparse ones of one row as they are."""
+        if self.sparse and length == 1:
             self.steps(rows, omega, x)
         else:
             _check(self.functions.sweep(*self.matrix, self.b, self.scale, rows, length, omega, x))

@@ -10,8 +10,9 @@ Rules of this file:
 - a step's arithmetic stands once, in `tardigrad.problems.row_kernels`. With one worker and `rows` = 1, a served run without
   delay and a lock-free one are equal in every bit. With more rows a task, a lock-free run equals the compiled loop over
   each task's rows in every bit, and a served one up to rounding: the server adds changes, a copy is put in place whole;
-- lock-free on sparse rows, workers write to the one iterate: rows that share no column do not meet. Dense rows meet
-  everywhere, so each worker steps on a copy of its own and merges it every `rows` rows.
+- lock-free on sparse rows, with `rows` = 1, workers write to the one iterate: rows that share no column do not meet. Dense
+  rows meet everywhere, so each worker steps on a copy of its own and merges it every `rows` rows; so it is with sparse ones
+  where `rows` is more than 1.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ class RowAction(InPlaceRule):
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> RowAction:
         steps = row_steps(system_of(problem))
         x = np.zeros(problem.dim, problem.dtype)
-        steps.sweep(np.arange(1), 1, x.dtype.type(1), x)  # compiles, before the run's clock starts
+        steps.sweep(np.arange(1), self.rows, x.dtype.type(1), x)  # compiles, before the run's clock starts
         steps.change(0, x, x.dtype.type(1))
         return super().configure(problem, concurrency, max_staleness)
 
