@@ -415,7 +415,7 @@ def test_interrupt_ends_the_wait_after_a_sweep():
     result = td.run(InSweeps(), problem, engine, stop=td.MaxUpdates(1000))
     assert result.status is td.Status.INTERRUPTED
     assert time.monotonic() - began < 20.0
-    assert result.state.version == sum(result.state.counts) == 2
+    assert 1 <= result.state.version == sum(result.state.counts) <= 2
 
 
 def rows_of_a_system(n_clients=1, sparse=False, n_rows=300, dim=30, dtype=np.float64):
