@@ -145,8 +145,7 @@ def test_rows_whose_squares_underflow_or_overflow(dtype, small, large, sparse):
     b = A @ rng.normal(size=4)
     factors = np.array([1, small, large, 1, 1, large])
     scaled, right = (A * factors[:, None]).astype(dtype), (b * factors).astype(dtype)
-    with np.errstate(over="ignore"):  # the norm of b
-        system = td.LinearSystem(sp.csr_array(scaled) if sparse else scaled, right)
+    system = td.LinearSystem(sp.csr_array(scaled) if sparse else scaled, right)
     plain = td.LinearSystem(A, b)
     for rows in ([1], [2], [0, 1], [1, 0], [2, 5], [1, 2], [3, 4, 5, 2, 1, 0]):
         given, expected = x.astype(dtype), reference(plain, rows, 0.8, x)
