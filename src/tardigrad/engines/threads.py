@@ -102,8 +102,8 @@ class Threads(RealEngine):
     def _work(self, number: int, half: WorkerHalf, inbox: SimpleQueue[Any], news: SimpleQueue[tuple[Any, ...]]) -> None:
         """What a thread does."""
         try:
-            do = doing(half, self.timing, self._closing.wait)
             free = FreeWorker(number, half, self.timing, self._closing) if self.lock_free else None
+            do = None if self.lock_free else doing(half, self.timing, self._closing.wait)
         except BaseException:
             news.put((number, -1, traceback.format_exc()))
             return
@@ -117,6 +117,7 @@ class Threads(RealEngine):
                     news.put((number,))
                     continue
                 task, points, stands_in = job
+                assert do is not None
                 try:
                     news.put((number, task.id, *do(task, points, self._zero, stands_in)))
                 except BaseException:  # whatever it is, the thread goes on: the loop decides what follows

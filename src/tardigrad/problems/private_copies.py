@@ -53,13 +53,16 @@ def copy_kernels(scaled: bool) -> SimpleNamespace:
 
     @plain
     def merge(x: Any, read: Any, mine: Any, scale: Any) -> None:
-        """``x += alpha (mine - read)``, alpha the agreement.
+        """``x += alpha (mine - read)``, alpha the agreement; then both copies are taken anew.
 
         With e the error of what was read and d the copy's change, steps of omega = 1 are projections: <d, e> is about
         -|d|^2, so ``alpha = 1 - <d, o> / |d|^2`` minimises |e + o + alpha d|. Alone, alpha is 1 and x becomes the copy.
         """
         alpha = agreement(mine, read, x, scale)
         for j in range(x.size):
-            x[j] = mine[j] if x[j] == read[j] and alpha == 1 else x[j] + alpha * (mine[j] - read[j])
+            merged = mine[j] if x[j] == read[j] and alpha == 1 else x[j] + alpha * (mine[j] - read[j])
+            x[j] = merged
+            read[j] = merged  # not read again from x: what others write is seen by the next merge
+            mine[j] = merged
 
     return SimpleNamespace(take=take, agreement=agreement, merge=merge)

@@ -136,8 +136,8 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
         """The same on private copies of `x`, merged after every `length` rows."""
         bad = -1
         mine, read = np.empty_like(x), np.empty_like(x)
+        take(x, read, mine)
         for low in range(0, rows.size, length):
-            take(x, read, mine)
             bad = max(bad, steps(A, b, scale, rows[low : low + length], omega, mine))
             merge(x, read, mine, scale)
         return bad
@@ -203,8 +203,8 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functi
         """The same on private copies of `x`, merged after every `length` rows."""
         bad = -1
         mine, read = np.empty_like(x), np.empty_like(x)
+        take(x, read, mine)
         for low in range(0, rows.size, length):
-            take(x, read, mine)
             bad = max(bad, steps(data, indices, indptr, b, scale, rows[low : low + length], omega, mine))
             merge(x, read, mine, scale)
         return bad

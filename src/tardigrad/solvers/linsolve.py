@@ -238,9 +238,9 @@ class _Solve:
         self.judging += result.measure_seconds
 
     def _between_looks(self) -> float:
-        """Passes between two looks: seven rows for each unknown reduce the residual of even rows by a factor of 30."""
+        """Passes between two looks: ten rows for each unknown reduce the residual of even rows by a factor of 150."""
         system = self.system
-        return max(7 * min(system.dim, system.n_rows), 256) / system.n_rows
+        return max(10 * min(system.dim, system.n_rows), 256) / system.n_rows
 
     def _judge(self, x: Array) -> float:
         """The residual at x, which is kept if it is the best so far."""
