@@ -313,7 +313,7 @@ def _check_trace(result: Result, shared: bool) -> None:
 
 def _check_failure(engine: Engine) -> None:
     try:
-        run(AsyncSGD(0.1), _Probe(4, 3, raises=True), engine, stop=MaxUpdates(1000))
+        run(AsyncSGD(0.1), _Probe(4, 3, raises=True), engine, stop=MaxUpdates(50_000))
     except Exception as error:
         text = f"{type(error).__name__} {error}"
         assert "ZeroDivisionError" in text, f"the oracle's exception does not show in: {text}"

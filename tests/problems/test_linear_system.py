@@ -540,7 +540,7 @@ def test_a_system_in_memory_survives_being_sent():
 @pytest.mark.parametrize("engine", [lambda: td.Threads(2), lambda: td.Processes(2)], ids=["threads", "processes"])
 def test_runs_on_real_engines_replay(npy, engine):
     system = on_file(npy, sketch=td.RowBlocks(4), n_clients=3)
-    result = td.run(td.AsyncSGD(step=0.5), system, engine(), stop=td.MaxUpdates(60))
+    result = td.run(td.AsyncSGD(step=0.5), system, engine(), stop=td.MaxUpdates(400))
     assert td.replay(result).identical
     assert system.residual(result.x) < 1e-2
 

@@ -197,6 +197,8 @@ class Passes:
 
     def __init__(self, matrix: Any) -> None:
         self.matrix = matrix
+        #: passes that were made
+        self.count = 0
         self._sparse = sp.issparse(matrix)
         entries = matrix.nnz if self._sparse else matrix.size
         self._n_parts = max(1, min(_THREADS, int(entries) // _ALONE))
@@ -207,6 +209,7 @@ class Passes:
 
         `width` is how many numbers `work` needs for a row: parts are cut so that it does not need too many at once.
         """
+        self.count += 1
         pieces = self._cut(width)
         n_threads = min(_cores(), len(pieces), self._n_parts)
         if not self._sparse and _blas_threads() > 1:

@@ -29,7 +29,7 @@ class LinearResult(Result):
     residual_norm : float
         ``|b - A x| / |b|`` at `x`, over all rows (``|A x|`` where b is zero).
     passes : float
-        Rows that were read, over the rows of A: by steps, estimates, judgements.
+        How often A was read: rows used by steps over all rows, and a pass for each exact residual.
     method : str
         The method that was used.
     sketch : Sketch
@@ -60,14 +60,11 @@ class Probe:
         Relative residual that lsqr reached.
     rounding : float
         Relative residual that rounding explains, ``10 eps |A|_F |x| / |b|``.
-    iterations : int
-        Iterations of lsqr, each of which reads A twice.
     """
 
     inconsistent: bool
     residual: float
     rounding: float
-    iterations: int
 
 
 def probe_consistency(system: LinearSystem, x: Array, tol: float, iterations: int) -> Probe:
@@ -85,11 +82,11 @@ def probe_consistency(system: LinearSystem, x: Array, tol: float, iterations: in
         dtype=np.float64,
     )
     reached = min(1.0, tol * scale / (float(np.linalg.norm(r)) or 1.0))
-    _, _, used, norm, _, a_norm, _, ar_norm, *_ = sla.lsqr(operator, r, atol=1e-6, btol=reached, iter_lim=iterations)
+    _, _, _, norm, _, a_norm, _, ar_norm, *_ = sla.lsqr(operator, r, atol=1e-6, btol=reached, iter_lim=iterations)
     limit = 1e-3 * a_norm * norm / math.sqrt(min(system.n_rows, system.dim))
     stuck = ar_norm <= limit and norm > tol * scale
     rounding = 10 * float(np.finfo(system.dtype).eps) * a_norm * float(np.linalg.norm(x)) / scale
-    return Probe(bool(stuck), float(norm / scale), rounding, int(used))
+    return Probe(bool(stuck), float(norm / scale), rounding)
 
 
 def _product(system: LinearSystem, v: Array) -> Array:

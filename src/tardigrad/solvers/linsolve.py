@@ -277,7 +277,6 @@ class _Solve:
         began = time.perf_counter()
         residual, x = self.best
         probe = probe_consistency(self.system, x, self.tol, iterations)
-        self.passes += 2 * probe.iterations
         self.judging += time.perf_counter() - began
         if residual <= probe.rounding:
             return Status.PRECISION, f"relative residual {residual:.2g}, as small as {self.system.dtype} allows here"
@@ -300,7 +299,7 @@ class _Solve:
         return LinearResult(
             **{**given, "x": x, "status": status, "message": f"{message}; {self.choice}{self.note}", "wall_seconds": seconds},
             residual_norm=residual,
-            passes=self.passes,
+            passes=self.passes + self.system.passes.count,
             method=self.choice.method,
             sketch=self.choice.sketch,
             parameters=parameters,
