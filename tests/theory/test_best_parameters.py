@@ -120,3 +120,22 @@ def test_bad_arguments():
         best_parameters(0.1, 0.9, [0, -1])
     with pytest.raises(InvalidInputError, match="lambda_min"):
         best_upper_bound(0.0, 0.9, 3)
+
+
+@pytest.mark.parametrize("delays", [0, 7, [0, 0, 0, 30] + 26 * [0] + [1]])
+def test_one_parameter_given_gets_the_best_other_one(delays):
+    best = best_parameters(1e-3, 0.3, delays)
+    for kept in ({"omega": best.omega}, {"theta": best.theta}):
+        found = best_parameters(1e-3, 0.3, delays, **kept)
+        assert 0.98 * best.decay <= found.decay <= best.decay * (1 + 1e-9)
+        assert {name: getattr(found, name) for name in kept} == kept
+    both = best_parameters(1e-3, 0.3, delays, omega=best.omega, theta=best.theta)
+    assert both.decay == pytest.approx(best.decay, rel=1e-9)
+    plain = best_parameters(1e-3, 0.3, delays, omega=1.0)
+    tried = [best_parameters(1e-3, 0.3, delays, omega=1.0, theta=theta).decay for theta in np.linspace(0.02, 1, 50)]
+    assert plain.decay >= max(tried) * (1 - 1e-3)
+
+
+def test_parameters_that_prove_nothing_are_refused():
+    with pytest.raises(InvalidInputError, match=r"no convergence is proved with omega = 5.0 and theta = 1.0"):
+        best_parameters(1e-3, 1.0, 3, omega=5.0, theta=1.0)

@@ -65,8 +65,8 @@ class InPlaceRule(Rule[InPlaceState]):
     def sweep_length(self, problem: Problem) -> int:
         """Tasks that a lock-free worker does in one call of `sweep`; by default 0: one by one, by `work` and `write`.
 
-        Only where ownership is racy. A call cannot be interrupted: let it take a millisecond or so. A worker draws so many
-        tasks at a time, so a run shorter than this is done by one worker.
+        Only where ownership is racy. A call cannot be interrupted: let it take a millisecond or so. Where few tasks are
+        left, a worker draws fewer, so that all have a part of them.
         """
         return 0
 

@@ -10,7 +10,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,11 @@ from tardigrad.core.problem import Problem, fingerprint_of
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
+from tardigrad.problems.matrix_file import MatrixFile
 from tardigrad.problems.metric import Metric
 from tardigrad.problems.residuals import Residuals
 from tardigrad.problems.sketches import Rows, Sketch, Steps
-from tardigrad.problems.system_matrix import MatrixFile, Passes, as_matrix, first_nonfinite, row_sizes
+from tardigrad.problems.system_matrix import Passes, as_matrix, first_nonfinite, row_sizes
 
 if TYPE_CHECKING:
     from tardigrad.problems.spectrum import RowCoherence, Spectrum
@@ -139,7 +139,8 @@ class LinearSystem(Problem):
 
     def with_sketch(self, sketch: Sketch, tol: float) -> LinearSystem:
         """The same system with another sketch and tolerance; A is shared."""
-        other = copy.copy(self)
+        other = object.__new__(type(self))
+        vars(other).update(vars(self))
         other.sketch, other.tol = sketch, number(tol, "tol", above=0)
         other._set_up()
         return other

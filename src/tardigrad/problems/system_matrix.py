@@ -10,7 +10,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections.abc import Callable
@@ -22,8 +21,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.errors import DataError, InvalidInputError
-from tardigrad.core.plain import Plain
 from tardigrad.core.task import Array
+from tardigrad.problems.matrix_file import MatrixFile
 
 #: bytes of the matrix that are read in one go
 PART = 2**22
@@ -33,81 +32,6 @@ _NUMBERS = 2**22
 _ALONE = 2**18
 #: parts of a pass, and threads at most
 _THREADS = 8
-#: bytes at the ends and in between that identify a file, and how many places are looked at
-_LOOK, _PLACES = 4096, 64
-
-
-class MatrixFile(Plain):
-    """A dense matrix in a file, in C order: what is sent to workers and saved with a run instead of its entries.
-
-    Parameters
-    ----------
-    path : str
-        The file; made absolute.
-    offset : int
-        Bytes before the first entry.
-    shape : (int, int)
-        Rows and columns.
-    dtype : str
-        Type of the entries, as NumPy spells it ("<f8").
-    digest : str, optional
-        Hash of some places of the file; where given, the file must still have it.
-    """
-
-    def __init__(self, path: str, offset: int, shape: tuple[int, int], dtype: str, digest: str | None = None) -> None:
-        self.path = os.path.abspath(os.fspath(path))
-        self.offset, self.shape, self.dtype = int(offset), (int(shape[0]), int(shape[1])), str(np.dtype(dtype).str)
-        self.digest = digest
-
-    def fields(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in ("path", "offset", "shape", "dtype", "digest")}
-
-    @classmethod
-    def of(cls, matrix: np.memmap) -> MatrixFile:
-        """The file behind a memory map, or behind some of its rows."""
-        path = getattr(matrix, "filename", None)
-        if path is None or matrix.mode == "c":
-            what = "has no file" if path is None else "is copy-on-write (mode 'c')"
-            raise InvalidInputError(f"this memory map {what}, so workers cannot open it: use np.load(path, mmap_mode='r')")
-        base: Any = matrix
-        while isinstance(base.base, np.memmap):
-            base = base.base
-        offset = base.offset + matrix.ctypes.data - base.ctypes.data
-        return cls(str(path), offset, matrix.shape, matrix.dtype.str)
-
-    def marked(self) -> MatrixFile:
-        """The same, with a digest."""
-        return MatrixFile(self.path, self.offset, self.shape, self.dtype, digest_of(self.open()))
-
-    def open(self) -> np.memmap:
-        """The memory map, read only; a DataError where the file is gone, too short, or another one."""
-        needed = self.offset + self.shape[0] * self.shape[1] * np.dtype(self.dtype).itemsize
-        try:
-            size = os.stat(self.path).st_size
-            if size < needed:
-                raise DataError(
-                    f"{self.path} has {size} bytes, but the matrix {self.shape} needs {needed}: it was cut short or changed"
-                )
-            opened = np.memmap(self.path, self.dtype, "r", self.offset, self.shape, "C")
-        except OSError as error:
-            raise DataError(
-                f"cannot open {self.path}, the file of the matrix ({error.strerror or error}): put it back, or pass a problem"
-                " made of the file where it is now"
-            ) from error
-        if self.digest is not None and self.digest != (found := digest_of(opened)):
-            raise DataError(
-                f"{self.path} is not the file that the matrix was in (hash {self.digest[:12]}, now {found[:12]}): restore it"
-            )
-        return opened
-
-
-def digest_of(matrix: Array) -> str:
-    """A hash of shape, type and about 64 places of a matrix in a file: its content is never read as a whole."""
-    data = matrix.reshape(-1).view(np.uint8)
-    digest = hashlib.sha256(f"{matrix.shape}{matrix.dtype.str}".encode())
-    for start in np.linspace(0, max(0, len(data) - _LOOK), _PLACES).astype(np.int64):
-        digest.update(data[start : start + _LOOK].tobytes())
-    return digest.hexdigest()
 
 
 def as_matrix(A: Any) -> Any:
@@ -122,7 +46,7 @@ def as_matrix(A: Any) -> Any:
         return A.open()
     if isinstance(A, (str, Path)):
         A = _open_npy(Path(A))
-    if isinstance(A, np.memmap):
+    if isinstance(A, np.memmap) and getattr(A, "filename", None) is not None and A.mode != "c":
         return _as_map(A)
     try:
         matrix = sp.csr_array(A) if sp.issparse(A) else np.asarray(A)

@@ -96,7 +96,15 @@ def _least_over_theta(low: float, high: float, P: Floats, omegas: Floats, bound:
     return value, theta
 
 
-def best_parameters(lambda_min: float, lambda_max: float, delays: Any, bound: str = "tight") -> AveragedParameters:
+def best_parameters(
+    lambda_min: float,
+    lambda_max: float,
+    delays: Any,
+    bound: str = "tight",
+    *,
+    omega: float | None = None,
+    theta: float | None = None,
+) -> AveragedParameters:
     """The theta and omega with the least rate of the averaged method's bound.
 
     Parameters
@@ -108,6 +116,8 @@ def best_parameters(lambda_min: float, lambda_max: float, delays: Any, bound: st
         with delay d), for which the rate holds if delays are independent from update to update: see `positive_root`.
     bound : {"tight", "paper"}
         Which constants; with the paper's, too, every omega is tried.
+    omega, theta : float, optional
+        One of them given: the best of the other, from a grid that is refined twice.
 
     Notes
     -----
@@ -135,23 +145,50 @@ def best_parameters(lambda_min: float, lambda_max: float, delays: Any, bound: st
     low, high = spectrum_ends(lambda_min, lambda_max)
     one_of(bound, "bound", BOUNDS)
     late, chance = delay_distribution(delays)
+    if omega is not None or theta is not None:
+        return _best_beside(low, high, delays, bound, omega, theta)
     if not late.any():
         rate = 1 - low
         return AveragedParameters(1.0, 1.0, rate, -math.log1p(-low) if low < 1 else math.inf)
     found = AveragedParameters(1.0, 1.0, 1.0, 0.0)
     for _ in range(100):
         p_minus_1 = float(chance @ np.expm1(late * found.decay))
-        _, theta, omega = least_excess(low, high, np.array([p_minus_1]), bound)
-        K1, K2, gap = constants_and_gap(low, high, float(theta[0]), float(omega[0]), bound)
+        _, thetas, omegas = least_excess(low, high, np.array([p_minus_1]), bound)
+        K1, K2, gap = constants_and_gap(low, high, float(thetas[0]), float(omegas[0]), bound)
         reached = decay(K1, K2, delays, gap)
         if not reached > found.decay * (1 + 1e-13):
             break
-        found = AveragedParameters(float(theta[0]), float(omega[0]), math.exp(-reached), reached)
+        found = AveragedParameters(float(thetas[0]), float(omegas[0]), math.exp(-reached), reached)
         if reached == math.inf:  # one projection solves it
             break
     if not found.decay > 0:
         raise InvalidInputError(f"no theta and omega with a rate below 1: lambda_min = {low:g} is too small for float64")
     return found
+
+
+def _best_beside(
+    low: float, high: float, delays: Any, bound: str, omega: float | None, theta: float | None
+) -> AveragedParameters:
+    """The best theta for an omega, the best omega for a theta, or what two given ones reach."""
+
+    def reached(omega: float, theta: float) -> float:
+        K1, K2, gap = constants_and_gap(low, high, theta, omega, bound)
+        return decay(K1, K2, delays, gap) if gap > 0 else 0.0
+
+    omegas = np.array([omega]) if omega is not None else np.geomspace(2.0**-6, 2 / high, COARSE)
+    thetas = np.array([theta]) if theta is not None else np.geomspace(2.0**-10, 1.0, COARSE)
+    for _ in range(ZOOMS):
+        found = max((reached(float(o), float(t)), float(o), float(t)) for o in omegas for t in thetas)
+        omegas, thetas = (_around(grid, place) for grid, place in ((omegas, found[1]), (thetas, found[2])))
+    if not found[0] > 0:
+        raise InvalidInputError(f"no convergence is proved with omega = {omega} and theta = {theta}: leave one of them out")
+    return AveragedParameters(found[2], found[1], math.exp(-found[0]), found[0])
+
+
+def _around(grid: Floats, place: float) -> Floats:
+    """A finer grid between a point's neighbours."""
+    i = int(np.argmin(np.abs(grid - place)))
+    return np.geomspace(grid[max(i - 1, 0)], grid[min(i + 1, len(grid) - 1)], FINE) if len(grid) > 1 else grid
 
 
 def best_upper_bound(lambda_min: float, lambda_max: float, delta_a: float, bound: str = "tight") -> tuple[float, float, float]:
