@@ -95,14 +95,14 @@ class LinearSystem(Problem):
         self.is_file = isinstance(self.A, np.memmap)
         self.n_rows, self.dim = (int(n) for n in self.A.shape)
         self.dtype = self.A.dtype
-        self.b = _as_vector(b, "b", self.n_rows, "equation", self.dtype)
+        self.b = as_vector(b, "b", self.n_rows, "equation", self.dtype)
         self.metric = Metric(B, self.dim, self.dtype)
         self.B = self.metric.B
         self.sketch = Rows() if sketch is None else sketch
         if not isinstance(self.sketch, Sketch):
             raise InvalidInputError(f"sketch must be one such as Rows() or RowBlocks(64), not {sketch!r}")
         self.n_clients = integer(n_clients, "n_clients")
-        self.solution = None if solution is None else _as_vector(solution, "solution", self.dim, "unknown", self.dtype)
+        self.solution = None if solution is None else as_vector(solution, "solution", self.dim, "unknown", self.dtype)
         self.tol = number(tol, "tol", above=0)
         self._set_up()
 
@@ -242,7 +242,7 @@ class LinearSystem(Problem):
         return self.metric.norm(x - self.solution) / start
 
 
-def _as_vector(v: Any, name: str, length: int, of: str, dtype: np.dtype[Any]) -> Array:
+def as_vector(v: Any, name: str, length: int, of: str, dtype: np.dtype[Any]) -> Array:
     """A finite vector in the system's precision."""
     if sp.issparse(v):
         raise InvalidInputError(f"{name} must be a dense vector: pass {name}.toarray().ravel()")

@@ -26,7 +26,7 @@ from tardigrad.problems.block_steps import FixedBlocks
 from tardigrad.problems.lanczos import lanczos
 from tardigrad.problems.metric import Metric
 from tardigrad.problems.row_steps import RowSteps
-from tardigrad.problems.system_matrix import rows_of
+from tardigrad.problems.system_matrix import row_sizes, rows_of
 
 if TYPE_CHECKING:
     from tardigrad.problems.linear_system import LinearSystem
@@ -236,6 +236,11 @@ def row_coherence(system: LinearSystem, n_sample: int | None = None, seed: int =
     n_sample = min(integer(n_sample, "n_sample", 2), n_rows)
     rng = np.random.Generator(np.random.SFC64([check_seed(seed), n_rows]))
     A = rows_of(system.A, np.sort(rng.choice(n_rows, n_sample, replace=False, shuffle=False)))
+    sizes = row_sizes(A)  # rows are divided by them first: squares neither overflow nor vanish
+    if not np.isfinite(sizes).all():
+        raise InvalidInputError(system.explain_nonfinite() or "A has entries that are not finite")
+    weights = 1 / np.where(sizes >= np.finfo(A.dtype).tiny, sizes, 1.0)
+    A = sp.csr_array(sp.diags_array(weights) @ A) if sp.issparse(A) else A * weights[:, None]
     dense = A.toarray() if sp.issparse(A) and system.metric.is_matrix else A
     products = _products(dense, system)
     norms = np.sqrt(np.diag(products))

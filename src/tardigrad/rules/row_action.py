@@ -105,10 +105,7 @@ class RowAction(InPlaceRule):
         return step_shape(self.omega)
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> RowAction:
-        steps = row_steps(system_of(problem))
-        x = np.zeros(problem.dim, problem.dtype)
-        steps.sweep(np.arange(1), self.rows, x.dtype.type(1), x)  # compiles, before the run's clock starts
-        steps.change(0, x, x.dtype.type(1))
+        row_steps(system_of(problem)).warm_up(self.rows)
         return super().configure(problem, concurrency, max_staleness)
 
     def oracle_calls(self, task: Task) -> int:

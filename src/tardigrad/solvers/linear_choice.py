@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-- a choice costs at most a tenth of a pass over A, and says in words what was chosen and why;
-- what is estimated errs to the safe side: W has no eigenvalue above 1, so lambda_max = 1 is always allowed.
+- a choice reads a few rows, at most a tenth of a pass over A, and says in words what was chosen and why;
+- where nothing is known, lambda_max is 1: W has no eigenvalue above that.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
@@ -45,7 +44,7 @@ SMALL = 1e-4
 
 @dataclass(frozen=True)
 class Choice:
-    """A method and a sketch, and why; `largest` bounds the largest eigenvalue of W."""
+    """A method and a sketch, and why; `largest` estimates the largest eigenvalue of W, from above where it can."""
 
     method: str
     sketch: Sketch
@@ -62,9 +61,13 @@ def choose(system: LinearSystem, method: str, sketch: Sketch | str) -> Choice:
         raise InvalidInputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
     if not (sketch == "auto" or isinstance(sketch, Sketch)):
         raise InvalidInputError(f"sketch must be 'auto' or a sketch such as RowBlocks(64), not {sketch!r}")
-    probe = system.row_coherence()
-    spread = probe.effective_rank
-    largest = min(1.0, probe.largest, math.sqrt(1 / spread) if spread else 1.0)  # as sum lam^2 = 1 / spread, sum lam = 1
+    full = min(system.n_rows, system.dim)
+    spread, largest = float(full), 1.0
+    if system.n_rows > ONE_BLOCK:  # else all rows are looked at anyhow
+        probe = system.row_coherence()
+        spread = min(full, probe.effective_rank)
+        # of rows that are all equally likely: sum lam = 1 and sum lam^2 = 1 / spread
+        largest = min(1.0, probe.largest, math.sqrt(1 / spread)) if spread else 1.0
     why = "as asked for"
     if method == "auto":
         method, why = _method(system, sketch, spread)
@@ -74,19 +77,25 @@ def choose(system: LinearSystem, method: str, sketch: Sketch | str) -> Choice:
         raise InvalidInputError(
             f"method 'row-action' takes single rows, not {sketch!r}: choose another method, or sketch=Rows()"
         )
-    size = 1 if isinstance(sketch, Rows) else system.n_rows
-    return Choice(method, sketch, why, min(1.0, getattr(sketch, "size", size) * largest))
+    if isinstance(sketch, Rows) and sketch.order != "norms":
+        bound = largest
+    elif isinstance(sketch, RowBlocks):
+        bound = min(1.0, sketch.size * largest)
+    else:  # these look at large rows more often
+        bound = 1.0
+    return Choice(method, sketch, why, bound)
 
 
 def _method(system: LinearSystem, sketch: Sketch | str, spread: float) -> tuple[str, str]:
     """The method for "auto"."""
+    full_metric = system.B is not None and system.B.ndim == 2
     if isinstance(sketch, Sketch):
-        return ("row-action" if isinstance(sketch, Rows) else "basic"), "what suits that sketch"
+        return ("row-action" if isinstance(sketch, Rows) and not full_metric else "basic"), "what suits that sketch"
     full = min(system.n_rows, system.dim)
     reasons = {
-        "B is a full matrix, which single rows cannot use cheaply": system.B is not None and system.B.ndim == 2,
+        "B is a full matrix, which single rows cannot use cheaply": full_metric,
         f"{system.n_rows} rows are one block": system.n_rows <= ONE_BLOCK,
-        f"rows lean to a few directions (effective rank {spread:.0f} of {full}), which a block of rows removes": (
+        f"rows lean to a few directions (effective rank {spread:.0f} of {full}), which blocks of rows remove": (
             spread < SPREAD * full and not sp.issparse(system.A)
         ),
     }
@@ -177,6 +186,8 @@ def rule_for(
         gamma = accelerated_parameters(min(smallest or low, high), high, min(chosen, 1 / high)).gamma
         return AcceleratedSketchProject(chosen, gamma)
     if choice.method == "averaged":
-        best = best_parameters(low, high, workers - 1 if delays is None else np.asarray(delays))
-        return AveragedSketchProject(omega or best.omega, theta or best.theta, workers)
+        if omega is not None and theta is not None:
+            return AveragedSketchProject(omega, theta, workers)
+        best = best_parameters(low, high, workers - 1 if delays is None else delays, omega=omega, theta=theta)
+        return AveragedSketchProject(best.omega, best.theta, workers)
     return SketchProject(omega or 1.0)

@@ -25,12 +25,13 @@ from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.result import Result
 from tardigrad.core.rule import Rule
 from tardigrad.core.stopping import MaxUpdates, Status, Tolerance
+from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.core.worker import single_threaded_blas
 from tardigrad.engines.processes import Processes
 from tardigrad.engines.threads import Threads
-from tardigrad.problems.linear_system import LinearSystem
+from tardigrad.problems.linear_system import LinearSystem, as_vector
 from tardigrad.problems.sketches import Sketch
 from tardigrad.rules.sketch_project import AveragedSketchProject, SketchProject
 from tardigrad.solvers.linear_choice import choose, passes_of_update, relaxation, rule_for
@@ -79,7 +80,7 @@ def linsolve(
     sketch : "auto" or Sketch
         Which equations a step looks at.
     workers : int
-        Threads or processes; there may be more than rows.
+        Threads or processes; there may be more than rows. An engine that has a number of its own keeps it.
     engine : {"threads", "processes", "ray"} or Engine
         Where the workers are.
     omega, theta : "auto" or float
@@ -138,6 +139,11 @@ def linsolve(
     asked = relaxation(omega, "omega"), relaxation(theta, "theta")
     if callback is not None and not callable(callback):
         raise InvalidInputError(f"callback must be a function of x, not {callback!r}")
+    if asked[1] is not None and method != "averaged":
+        raise InvalidInputError(f"theta is a parameter of method='averaged', not of {method!r}: leave it out")
+    if isinstance(engine, Engine):
+        workers = getattr(engine, "workers", None) or workers
+    seed = check_seed(seed)
     with single_threaded_blas():  # threads of BLAS spin on after a call, and would take the cores from the workers
         system = LinearSystem(A, b, B, n_clients=workers)
         return _Solve(system, method, sketch, engine, tol, asked, seed, callback).go(x0, most)
@@ -171,30 +177,36 @@ class _Solve:
 
     def go(self, x: Array | None, most: float) -> LinearResult:
         """Stage after stage until one ends it."""
-        rule, x = self._start(x)
+        if x is not None:  # one start: a run would take replicas too
+            x = as_vector(x, "x0", self.system.dim, "unknown", self.system.dtype)
+        self._judge(self.system.x0() if x is None else x)
+        rule, x, ended = self._start(x, most)
+        if ended is not None:
+            verdict = self._verdict(ended, None, self._judge(ended.x), math.inf, 0.0)
+            return self._result(ended, rule, *(verdict or (ended.status, ended.message)))
         per_update = passes_of_update(rule, self.system)
         previous, done, length = math.inf, self.passes, FIRST_STAGE
-        while True:
+        while True:  # also after a pilot that took all passes: an update at least
             updates = max(1, math.ceil(min(length, most - done) / per_update))
             result, error = self._run(rule, x, updates, per_update)
             done += result.state.version * per_update
-            now = self._judge(result.x)
-            verdict = self._verdict(result, error, now, previous, length)
+            now = math.inf
+            try:
+                now = self._judge(result.x)
+                verdict = self._verdict(result, error, now, previous, length)
+            except KeyboardInterrupt:  # during a run it is the run that ends
+                verdict = Status.INTERRUPTED, f"interrupted after {done:.3g} passes"
             if verdict is None and done >= most:
-                verdict = (
-                    Status.MAX_PASSES,
-                    (
-                        f"relative residual {now:.2g} after {done:.3g} passes: raise max_passes, take larger blocks"
-                        " (sketch=RowBlocks(size)), or use scipy.sparse.linalg.lsqr"
-                    ),
-                )
+                verdict = Status.MAX_PASSES, self._what_else(now, done)
             if verdict is not None:
                 return self._result(result, rule, *verdict)
             x, previous, length = result.x, now, done
-            self.seed += 1
 
-    def _start(self, x: Array | None) -> tuple[Rule[Any], Array | None]:
-        """The rule; where its parameters depend on how workers do, or on the spectrum, after a pilot of a pass."""
+    def _start(self, x: Array | None, most: float) -> tuple[Rule[Any], Array | None, Result | None]:
+        """The rule; where its parameters depend on how workers do, or on the spectrum, after a pilot of a pass.
+
+        Third, the pilot, if it was interrupted or all that was needed.
+        """
         omega, theta = self.asked
         lock_free = self.engine.lock_free
         arguments = (self.choice, self.system, self.workers, lock_free, omega, theta)
@@ -203,19 +215,21 @@ class _Solve:
         elif self.choice.method == "accelerated":
             pilot = SketchProject(1.0)
         else:
-            return rule_for(*arguments), x
+            return rule_for(*arguments), x, None
         per_update = passes_of_update(pilot, self.system)
-        updates = max(20 * self.workers, math.ceil(1 / per_update))
+        updates = min(max(3 * self.workers, math.ceil(1 / per_update)), math.ceil(most / per_update))
         before = self.system.residual(self.system.x0() if x is None else x)
         result, error = self._run(pilot, x, updates, per_update)
+        if error is None and result.status in (Status.INTERRUPTED, Status.CONVERGED):
+            return pilot, result.x, result
         if error is not None or result.status is not Status.MAX_UPDATES:
-            return pilot, result.x  # what went wrong shows again
+            return pilot, result.x, None  # what went wrong shows again
         if self.choice.method == "averaged":
             delays = np.bincount(result.trace.staleness)
             self.note += f"; {result.trace.delay_factor()} in the pilot"
-            return rule_for(*arguments, delays=delays), result.x
+            return rule_for(*arguments, delays=delays), result.x, None
         decay = 1 - (self._judge(result.x) / float(before)) ** (2 / updates)
-        return rule_for(*arguments, smallest=max(decay, 1e-12)), result.x
+        return rule_for(*arguments, smallest=max(decay, 1e-12)), result.x, None
 
     def _run(self, rule: Rule[Any], x: Array | None, updates: int, per_update: float) -> tuple[Result, WorkerError | None]:
         """One stage; where a worker failed, the run up to there."""
@@ -223,6 +237,7 @@ class _Solve:
         for observer in self.observers:
             observer.every = look
         stop = MaxUpdates(updates) | Tolerance("checked_residual", at_most=self.tol, every=look)
+        self.seed += 1  # no run repeats the sketches of another
         try:
             result = run(rule, self.system, self.engine, stop=stop, x0=x, seed=self.seed, observers=self.observers)
         except WorkerError as error:
@@ -230,6 +245,11 @@ class _Solve:
                 raise
             self._count(error.result, per_update)
             return error.result, error
+        except InvalidInputError as error:  # on a virtual clock an equation that cannot hold ends a run without a result
+            if self.system.unsolvable_row() is None:
+                raise
+            at_once = MaxUpdates(1) | Tolerance("residual", at_least=0.0)
+            return run(rule, self.system, self.engine, stop=at_once, x0=x, seed=self.seed), WorkerError(str(error))
         self._count(result, per_update)
         return result, None
 
@@ -247,6 +267,8 @@ class _Solve:
         began = time.perf_counter()
         now = float(self.system.residual(x)) if np.isfinite(x).all() else math.inf
         self.judging += time.perf_counter() - began
+        if not math.isfinite(now) and (entry := self.system.explain_nonfinite()) is not None:
+            raise InvalidInputError(entry)
         if now < self.best[0] or not self.best[1].size:
             self.best = now, x
         return now
@@ -261,7 +283,10 @@ class _Solve:
             row = self.system.unsolvable_row()
             if row is None:
                 raise error
-            return Status.INCONSISTENT, f"row {row} of A is zero but b[{row}] is not: no x solves that equation; remove it"
+            return Status.INCONSISTENT, (
+                f"row {row} of A is zero but b[{row}] is not: no x solves that equation; remove it, or use"
+                " scipy.sparse.linalg.lsqr for least squares"
+            )
         if result.status is Status.DIVERGED:
             entry = self.system.explain_nonfinite()
             if entry is not None:
@@ -270,7 +295,14 @@ class _Solve:
             return result.status, result.message
         if now < STUCK * previous:
             return None
-        return self._why_stuck(max(5, int(length / 2)))
+        return self._why_stuck(max(24, int(length / 2)))
+
+    def _what_else(self, now: float, done: float) -> str:
+        """What to try after so many passes."""
+        text = f"relative residual {self.best[0]:.2g} after {done:.3g} passes: "
+        if not now < 2 * self.best[0]:
+            return text + f"the last one was {now:.2g}, so take a smaller omega"
+        return text + "raise max_passes, take larger blocks (sketch=RowBlocks(size)), or use scipy.sparse.linalg.lsqr"
 
     def _why_stuck(self, iterations: int) -> tuple[Status, str] | None:
         """Whether the residual stays where it is because of rounding, or because no x makes it smaller."""
@@ -278,18 +310,24 @@ class _Solve:
         residual, x = self.best
         probe = probe_consistency(self.system, x, self.tol, iterations)
         self.judging += time.perf_counter() - began
+        self._judge(probe.x)
+        if self.best[0] <= self.tol:
+            return (
+                Status.CONVERGED,
+                f"relative residual {self.best[0]:.2g}, by the steps of lsqr that were to tell why it was stuck",
+            )
         if residual <= probe.rounding:
-            return Status.PRECISION, f"relative residual {residual:.2g}, as small as {self.system.dtype} allows here"
+            return Status.PRECISION, f"relative residual {self.best[0]:.2g}, as small as {self.system.dtype} allows here"
         if probe.inconsistent:
             return Status.INCONSISTENT, (
-                f"no x solves the system: of the relative residual {residual:.2g}, {probe.residual:.2g} is out of A's reach."
+                f"no x of a reasonable size solves the system: {probe.residual:.2g} of |b| is out of A's reach."
                 " For least squares use scipy.sparse.linalg.lsqr or lsmr"
             )
         return None
 
     def _result(self, result: Result, rule: Rule[Any], status: Status, message: str) -> LinearResult:
         seconds = time.perf_counter() - self.began
-        residual, x = self.best
+        residual, x = self.best[0], self.best[1].copy()
         given = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
         parameters = {
             name: value
