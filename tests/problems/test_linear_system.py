@@ -419,7 +419,7 @@ def test_a_checked_residual_is_exact_near_the_tolerance(monkeypatch):
     system = make_system(2000, 6, tol=1e-3)
     solution = np.linalg.lstsq(system.A, system.b)[0]
     far, near = solution + 1, solution + 1e-4
-    assert system.checked_residual(far) == system.estimated_residual(far, 256)
+    assert system.checked_residual(far) == system.estimated_residual(far, residuals.SAMPLE)
     assert exact == []
     assert system.checked_residual(near) == real(system._residuals, near)
     assert exact == [(1, 6)]
@@ -431,7 +431,7 @@ def test_a_checked_residual_is_exact_near_the_tolerance(monkeypatch):
 
 
 def test_a_checked_residual_of_few_rows_is_exact():
-    system = make_system(300, 6)
+    system = make_system(2 * residuals.SAMPLE, 6)
     x = points(system)
     assert system.checked_residual(x) == system.residual(x)
 

@@ -70,11 +70,11 @@ def solved(A: Any, b: Array, x: Array) -> None:
     assert residual <= TOL, f"relative residual {residual:.2g}"
 
 
-def scipy_seconds(A: Any, b: Array, rounds: int, iterations: int | None = None) -> dict[str, float]:
+def scipy_seconds(A: Any, b: Array, rounds: int) -> dict[str, float]:
     """Times of lsqr and lsmr to the same relative residual."""
     jobs = {
-        "lsqr": lambda: sla.lsqr(A, b, atol=0, btol=TOL, conlim=0, iter_lim=iterations),
-        "lsmr": lambda: sla.lsmr(A, b, atol=0, btol=TOL, conlim=0, maxiter=iterations),
+        "lsqr": lambda: sla.lsqr(A, b, atol=0, btol=TOL, conlim=0),
+        "lsmr": lambda: sla.lsmr(A, b, atol=0, btol=TOL, conlim=0),
     }
     for job in jobs.values():
         solved(A, b, job()[0])

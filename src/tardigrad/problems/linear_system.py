@@ -164,7 +164,7 @@ class LinearSystem(Problem):
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         """``residual``, ``checked_residual`` and, with a known solution, ``error``.
 
-        ``residual`` is ``|b - A x| / |b|`` (``|A x|`` where b is zero). ``checked_residual`` is estimated from 256
+        ``residual`` is ``|b - A x| / |b|`` (``|A x|`` where b is zero). ``checked_residual`` is estimated from 128
         equations while that is above 1.5 `tol`, and exact below: for stopping at `tol`. ``error`` is
         ``|x - solution|_B / |solution|_B``.
         """

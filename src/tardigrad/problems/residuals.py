@@ -20,8 +20,8 @@ from tardigrad.problems.system_matrix import row_bytes, rows_of
 if TYPE_CHECKING:
     from tardigrad.problems.linear_system import LinearSystem
 
-#: equations of an estimate: its square is right to a tenth
-SAMPLE = 256
+#: equations of an estimate: its square is right to an eighth
+SAMPLE = 128
 #: an estimate above so many tolerances needs no exact residual
 MARGIN = 1.5
 #: bytes of equations that are kept for estimates, at most
@@ -38,7 +38,8 @@ class Residuals:
         largest = float(np.abs(b).max())
         #: residuals are divided by it before they are squared, where squares would overflow or vanish
         self._scale = largest if largest and not 1e-100 < largest < 1e100 else 1.0
-        self._norm = float(np.linalg.norm(b / self._scale)) or 1.0
+        b /= self._scale
+        self._norm = float(np.sqrt(np.square(b).sum())) or 1.0  # without BLAS, whose threads go on spinning for a while
         self._kept: tuple[tuple[int, int], Any, Array] | None = None
 
     def exact(self, x: Array) -> Array:

@@ -28,7 +28,13 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
+from tardigrad.problems.prefetch import prefetch
 from tardigrad.problems.private_copies import compilers, copy_kernels
+
+#: sparse rows are fetched so many steps ahead, their columns of x half as many: that makes steps twice as fast
+AHEAD = 8
+#: entries that come with one
+LINE = 8
 
 
 @lru_cache
@@ -148,9 +154,10 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
 
 
 @lru_cache
-def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functions, compiled together)
+def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
     """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows."""
     fast, plain = compilers()
+    to_read, to_write = prefetch(False), prefetch(True)
     is_safe, copies = _is_safe(), copy_kernels(scaled)
     take, merge = copies.take, copies.merge
 
@@ -185,10 +192,26 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901 (small functi
             x[columns[p]] += c * (values[p] * scale[columns[p]] if scaled else values[p])
 
     @plain
+    def ask(data: Any, indices: Any, indptr: Any, b: Any, i: int, x: Any, its_columns: bool) -> None:
+        """Have a row fetched that is needed soon; later its columns of x, to be written."""
+        if its_columns:
+            for p in range(indptr[i], indptr[i + 1]):
+                to_write(x, indices[p])
+        else:
+            to_read(b, i)
+            for p in range(indptr[i], indptr[i + 1], LINE):
+                to_read(data, p)
+                to_read(indices, p)
+
+    @plain
     def steps(data: Any, indices: Any, indptr: Any, b: Any, scale: Any, rows: Any, omega: Any, x: Any) -> int:
         """A step on each of `rows` in turn; the last zero row with b != 0 among them, or -1."""
         bad = -1
         for k in range(rows.size):
+            if k + AHEAD < rows.size:
+                ask(data, indices, indptr, b, rows[k + AHEAD], x, False)
+            if k + AHEAD // 2 < rows.size:
+                ask(data, indices, indptr, b, rows[k + AHEAD // 2], x, True)
             i = rows[k]
             values, columns = data[indptr[i] : indptr[i + 1]], indices[indptr[i] : indptr[i + 1]]
             c, norm = coef(values, columns, x, scale, b[i], omega)

@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -26,6 +27,8 @@ _GOLDEN = 0x9E3779B97F4A7C15
 _FIRST, _SECOND = 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 #: numbers hashed at a time, so that they stay in the cache
 _AT_A_TIME = 16384
+#: from so many items on, permutations are made by a compiled loop
+_COMPILED = 2**15
 #: permutations kept: those of the pass that goes on and of its neighbours
 _KEPT = 3
 
@@ -55,6 +58,7 @@ class ItemOrder:
         self.n, self.order, self.chunk = n, order, chunk
         self._weights = weights
         self._table: tuple[Array, Array] | None = None
+        self._lock = threading.Lock()
         self._passes: dict[tuple[int, int, int | None], Array] = {}
 
     def draw(self, rng: Rng) -> Any:
@@ -98,6 +102,8 @@ class ItemOrder:
                 number, place = divmod(low, self.n)
                 high = min(stop, low + self.n - place)
                 items[low - start : high - start] = self.permutation(seed, number)[place : place + high - low]
+                if place > self.n // 2:
+                    self._look_ahead(seed, number + 1)
                 low = high
             return items
         key = key_of(seed)
@@ -128,11 +134,18 @@ class ItemOrder:
         key = seed, number, replicas
         found = self._passes.get(key)
         if found is None:
-            found = self._permutation(seed, number, replicas)
-            # another thread may do the same: it gets the same permutation, and the dict stays whole
-            kept = list(self._passes.items())[1 - _KEPT :]
-            self._passes = {**dict(kept), key: found}
+            with self._lock:  # others who want it wait for it, instead of making it too
+                found = self._passes.get(key)
+                if found is None:
+                    found = self._permutation(seed, number, replicas)
+                    kept = list(self._passes.items())[1 - _KEPT :]
+                    self._passes = {**dict(kept), key: found}
         return found
+
+    def _look_ahead(self, seed: int, number: int) -> None:
+        """Make the permutation of a pass before it is needed, unless somebody is at it."""
+        if (seed, number, None) not in self._passes and not self._lock.locked():
+            self.permutation(seed, number)
 
     def _permutation(self, seed: int, number: int, replicas: int | None) -> Array:
         words = [key_of(seed), number] if replicas is None else [key_of(seed), number, 1]
@@ -140,13 +153,41 @@ class ItemOrder:
         if replicas is not None:
             return rng.permuted(np.broadcast_to(np.arange(self.n), (replicas, self.n)), axis=1)
         if self.chunk == 1:
-            return rng.permutation(self.n)
+            if not _COMPILED <= self.n < 2**32:
+                return rng.permutation(self.n)
+            order = np.arange(self.n)
+            _shuffle()(order, np.uint64(mixed(words[0] + (number + 1) * _GOLDEN)))
+            return order
         whole = self.n // self.chunk
-        inside = rng.permuted(np.arange(whole * self.chunk).reshape(whole, self.chunk), axis=1)
+        inside = np.arange(whole * self.chunk).reshape(whole, self.chunk)
+        shuffle = _shuffle()
+        for k, items in enumerate(inside):
+            shuffle(items, np.uint64(mixed(mixed(words[0] + (number + 1) * _GOLDEN) + (k + 1) * _GOLDEN)))
         last = whole * self.chunk + rng.permutation(self.n - whole * self.chunk)
         place = int(rng.integers(whole + 1))  # where the last chunk, which is shorter, comes
         inside = inside[rng.permutation(whole)]
         return np.concatenate([inside[:place].ravel(), last, inside[place:].ravel()])
+
+
+@lru_cache
+def _shuffle() -> Callable[[Array, np.uint64], None]:
+    """Fisher and Yates' shuffle, compiled: NumPy's takes three times as long, and holds the interpreter for all others."""
+    import numba
+
+    golden, first, second = np.uint64(_GOLDEN), np.uint64(_FIRST), np.uint64(_SECOND)
+    by_30, by_27, by_31, by_32 = (np.uint64(shift) for shift in (30, 27, 31, 32))
+
+    @numba.njit(nogil=True)
+    def shuffle(order: Any, key: Any) -> None:
+        for i in range(order.size - 1, 0, -1):
+            key += golden
+            word = (key ^ key >> by_30) * first
+            word = (word ^ word >> by_27) * second
+            j = (((word ^ word >> by_31) >> by_32) * np.uint64(i + 1)) >> by_32
+            order[i], order[j] = order[j], order[i]
+
+    compiled: Callable[[Array, np.uint64], None] = shuffle
+    return compiled
 
 
 def task_index(rng: Rng) -> int | None:

@@ -24,7 +24,7 @@ from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.result import Result
 from tardigrad.core.rule import Rule
-from tardigrad.core.stopping import MaxUpdates, Status, Tolerance
+from tardigrad.core.stopping import MaxUpdates, Status, Stop, Tolerance
 from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
@@ -179,16 +179,18 @@ class _Solve:
         """Stage after stage until one ends it."""
         if x is not None:  # one start: a run would take replicas too
             x = as_vector(x, "x0", self.system.dim, "unknown", self.system.dtype)
-        self._judge(self.system.x0() if x is None else x)
+        solved = self._judge(self.system.x0() if x is None else x) <= self.tol
         rule, x, ended = self._start(x, most)
         if ended is not None:
             verdict = self._verdict(ended, None, self._judge(ended.x), math.inf, 0.0)
             return self._result(ended, rule, *(verdict or (ended.status, ended.message)))
         per_update = passes_of_update(rule, self.system)
-        previous, done, length = math.inf, self.passes, FIRST_STAGE
+        first = min(FIRST_STAGE, self._even_rows())
+        look = 0.0 if solved else math.inf  # the first stage is judged at its end only
+        previous, done, length = math.inf, self.passes, first
         while True:  # also after a pilot that took all passes: an update at least
             updates = max(1, math.ceil(min(length, most - done) / per_update))
-            result, error = self._run(rule, x, updates, per_update)
+            result, error = self._run(rule, x, updates, per_update, look)
             done += result.state.version * per_update
             now = math.inf
             try:
@@ -200,7 +202,7 @@ class _Solve:
                 verdict = Status.MAX_PASSES, self._what_else(now, done)
             if verdict is not None:
                 return self._result(result, rule, *verdict)
-            x, previous, length = result.x, now, done
+            x, previous, length, look = result.x, now, done, first / 4
 
     def _start(self, x: Array | None, most: float) -> tuple[Rule[Any], Array | None, Result | None]:
         """The rule; where its parameters depend on how workers do, or on the spectrum, after a pilot of a pass.
@@ -219,7 +221,7 @@ class _Solve:
         per_update = passes_of_update(pilot, self.system)
         updates = min(max(3 * self.workers, math.ceil(1 / per_update)), math.ceil(most / per_update))
         before = self.system.residual(self.system.x0() if x is None else x)
-        result, error = self._run(pilot, x, updates, per_update)
+        result, error = self._run(pilot, x, updates, per_update, self._even_rows() / 4)
         if error is None and result.status in (Status.INTERRUPTED, Status.CONVERGED):
             return pilot, result.x, result
         if error is not None or result.status is not Status.MAX_UPDATES:
@@ -231,12 +233,16 @@ class _Solve:
         decay = 1 - (self._judge(result.x) / float(before)) ** (2 / updates)
         return rule_for(*arguments, smallest=max(decay, 1e-12)), result.x, None
 
-    def _run(self, rule: Rule[Any], x: Array | None, updates: int, per_update: float) -> tuple[Result, WorkerError | None]:
-        """One stage; where a worker failed, the run up to there."""
-        look = max(1, round(self._between_looks() / per_update))
+    def _run(
+        self, rule: Rule[Any], x: Array | None, updates: int, per_update: float, look: float
+    ) -> tuple[Result, WorkerError | None]:
+        """One stage, judged every `look` passes; where a worker failed, the run up to there."""
+        every = max(1, math.ceil(min(look, 1.0) / per_update))
         for observer in self.observers:
-            observer.every = look
-        stop = MaxUpdates(updates) | Tolerance("checked_residual", at_most=self.tol, every=look)
+            observer.every = every
+        stop: Stop = MaxUpdates(updates)
+        if look < math.inf:
+            stop |= Tolerance("checked_residual", at_most=self.tol, every=every)
         self.seed += 1  # no run repeats the sketches of another
         try:
             result = run(rule, self.system, self.engine, stop=stop, x0=x, seed=self.seed, observers=self.observers)
@@ -257,10 +263,10 @@ class _Solve:
         self.passes += result.state.version * per_update
         self.judging += result.measure_seconds
 
-    def _between_looks(self) -> float:
-        """Passes between two looks: ten rows for each unknown reduce the residual of even rows by a factor of 150."""
+    def _even_rows(self) -> float:
+        """Passes after which even rows are expected to be there: each takes 1/n off the squared error, and a tenth is lost."""
         system = self.system
-        return max(10 * min(system.dim, system.n_rows), 256) / system.n_rows
+        return 1.1 * 2 * math.log(max(1 / self.tol, 2.0)) * min(system.dim, system.n_rows) / system.n_rows
 
     def _judge(self, x: Array) -> float:
         """The residual at x, which is kept if it is the best so far."""
