@@ -103,14 +103,13 @@ def test_the_bound_of_the_largest_eigenvalue_holds():
 
 
 def test_sizes():
-    assert [block_size(gaussian(n, d)) for n, d in ((1, 5), (256, 5), (257, 5), (2000, 400), (3000, 8))] == [
-        1,
-        256,
-        64,
-        100,
-        64,
-    ]
-    assert block_size(make_system(2000, 3)) == 64
+    for method in ("basic", "averaged"):
+        shapes = ((1, 5), (256, 5), (257, 5), (2000, 40), (3000, 8))
+        assert [block_size(gaussian(n, d), method) for n, d in shapes] == [1, 256, 64, 64, 64]
+    assert block_size(gaussian(2000, 400), "averaged") == 100
+    assert block_size(gaussian(2000, 400), "basic") == 600  # determines all unknowns
+    assert block_size(gaussian(500, 400), "basic") == 100
+    assert block_size(make_system(2000, 3), "basic") == 64
     assert rows_of_a_task(sparse(), 4, lock_free=True) == 1
     assert rows_of_a_task(gaussian(2000, 50), 4, lock_free=True) == 1
     assert rows_of_a_task(gaussian(2000, 640), 4, lock_free=True) == 20

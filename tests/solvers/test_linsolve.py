@@ -488,7 +488,7 @@ def test_the_best_x_comes_back_where_steps_make_it_worse(method):
 
 def test_a_solve_that_diverges_gives_back_its_start():
     A, b = gaussian()
-    found = td.linsolve(A, b, method="basic", omega=5.0, engine=virtual(), max_passes=1)
+    found = td.linsolve(A, b, method="basic", omega=5.0, engine=virtual(), max_passes=0.2)
     assert found.status in (td.Status.DIVERGED, td.Status.MAX_PASSES)
     assert "smaller omega" in found.message or found.status is td.Status.DIVERGED
     assert found.residual_norm == 1.0

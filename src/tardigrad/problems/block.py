@@ -9,6 +9,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,8 @@ from tardigrad.problems.metric import Metric
 
 #: products whose condition is below one over so many roundings are factored by Cholesky: 4e11 in float64
 REFINED = 1e4
+#: threads that multiply the columns of a tall block
+PANELS = 4
 
 
 class Block:
@@ -69,6 +72,8 @@ class Block:
 
         `homogeneous`: for c = 0.
         """
+        if self.factor.kind == "columns":
+            return np.concatenate([self._all_unknowns(point, homogeneous) for point in x]).reshape(x.shape)
         if len(x) == 1 and not sp.issparse(self.M):  # products with vectors take another path than with matrices
             residual = self.M @ x[0]
             if not homogeneous:
@@ -77,6 +82,15 @@ class Block:
         residual = (self.M @ x.T).T
         multipliers = self.factor.solve(residual if homogeneous else residual - self.c)
         return self.metric.solve(np.ascontiguousarray((self.M.T @ multipliers.T).T))
+
+    def _all_unknowns(self, x: Array, homogeneous: bool) -> Array:
+        """``(M'M)^-1 M'(M x - c)`` at x (dim,): such a block has one solution, whatever B is. Refined once."""
+        residual = self.M @ x
+        if not homogeneous:
+            residual -= self.c
+        step = self.factor.solve((residual @ self.M)[None])[0]
+        step += self.factor.solve(((residual - self.M @ step) @ self.M)[None])[0]
+        return step
 
     @property
     def nbytes(self) -> int:
@@ -90,13 +104,16 @@ class Factor:
 
     Attributes
     ----------
-    kind : {"cholesky", "basis", "nonfinite"}
-        How it was found: by Cholesky; by singular values, where rows depend on each other or nearly so; not at all.
+    kind : {"cholesky", "columns", "basis", "nonfinite"}
+        How it was found: by Cholesky; by Cholesky of ``M'M``, where there are more rows than unknowns; by singular values,
+        where rows depend on each other or nearly so; not at all.
     """
 
     def __init__(self, M: Any, metric: Metric, scales: Array) -> None:
         self.scales = scales
         self._products: Array | None = None
+        if M.shape[0] > M.shape[1] and not sp.issparse(M) and self._by_columns(M):
+            return
         dense = M.toarray() if sp.issparse(M) and metric.is_matrix else M
         products = dense @ metric_solve(dense, metric).T
         products = products.toarray() if sp.issparse(products) else products
@@ -123,11 +140,22 @@ class Factor:
         kept = values > _cutoff(rows.shape, values)
         self._left, self._inverse = np.ascontiguousarray(left[:, kept]), values[kept] ** -2
 
+    def _by_columns(self, M: Array) -> bool:
+        """Factor ``M'M``; False where the unknowns are not clearly determined."""
+        products = gram(M)
+        self.n_zero, trace = 0, float(np.trace(products))
+        if not np.isfinite(trace):
+            return False
+        potrf, pocon = scipy.linalg.get_lapack_funcs(("potrf", "pocon"), (products,))
+        self._left, info = potrf(products, lower=True, clean=False)
+        self.kind = "columns"
+        return bool(info == 0 and pocon(self._left, trace, uplo="L")[0] > REFINED * np.finfo(products.dtype).eps)
+
     def solve(self, r: Array) -> Array:
-        """``(M B^-1 M')^+ r`` for r (n, k)."""
+        """``(M B^-1 M')^+ r`` for r (n, k); ``(M'M)^-1 r`` for r (n, dim) where the kind is "columns"."""
         if self.kind == "nonfinite":
             return np.full_like(r, np.nan)
-        if self.kind == "cholesky":
+        if self.kind in ("cholesky", "columns"):
             solved: Array = scipy.linalg.cho_solve((self._left, True), r.T, check_finite=False)
             if self._products is not None:
                 solved += scipy.linalg.cho_solve((self._left, True), r.T - self._products @ solved, check_finite=False)
@@ -143,6 +171,26 @@ class Factor:
     def nbytes(self) -> int:
         """Memory of the factor."""
         return int(self._left.nbytes) * (1 if self._products is None else 2)
+
+
+def gram(M: Array) -> Array:
+    """``M'M``, its lower half; panels of columns on plain threads, with the same bits whatever their number."""
+    n = M.shape[1]
+    products = np.zeros((n, n), M.dtype)
+    ends = [n * k // (2 * PANELS) for k in range(2 * PANELS + 1)]
+
+    def panels(k: int) -> None:
+        for i in (k, 2 * PANELS - 1 - k):  # a short one and a long one
+            low, high = ends[i], ends[i + 1]
+            np.matmul(M[:, low:high].T, M[:, :high], out=products[low:high, :high])
+
+    threads = [threading.Thread(target=panels, args=(k,)) for k in range(1, PANELS)]
+    for thread in threads:
+        thread.start()
+    panels(0)
+    for thread in threads:
+        thread.join()
+    return products
 
 
 def orthonormal_rows(M: Any, c: Array, metric: Metric) -> Array:

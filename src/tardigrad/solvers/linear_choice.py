@@ -38,6 +38,10 @@ ONE_BLOCK = 256
 SPREAD = 1 / 8
 #: rows of a block, at most
 LARGEST_BLOCK = 1024
+#: rows of a block that determines all unknowns, at most
+TALLEST_BLOCK = 3072
+#: what randomness and merging cost in rows
+LOST = 1.15
 #: lambda_min over lambda_max where nothing is known: the best theta and omega hardly depend on it
 SMALL = 1e-4
 
@@ -72,7 +76,7 @@ def choose(system: LinearSystem, method: str, sketch: Sketch | str) -> Choice:
     if method == "auto":
         method, why = _method(system, sketch, spread)
     if isinstance(sketch, str):
-        sketch = Rows() if method == "row-action" else RowBlocks(block_size(system), "fixed")
+        sketch = Rows() if method == "row-action" else RowBlocks(block_size(system, method), "fixed")
     if method == "row-action" and not isinstance(sketch, Rows):
         raise InvalidInputError(
             f"method 'row-action' takes single rows, not {sketch!r}: choose another method, or sketch=Rows()"
@@ -107,10 +111,17 @@ def _method(system: LinearSystem, sketch: Sketch | str, spread: float) -> tuple[
     return "row-action", f"rows are spread evenly (effective rank {spread:.0f} of {full}), so that single ones suffice"
 
 
-def block_size(system: LinearSystem) -> int:
-    """Rows of a block: all of a small system, else a quarter of the unknowns."""
+def block_size(system: LinearSystem, method: str) -> int:
+    """Rows of a block: all of a small system, else a quarter of the unknowns.
+
+    The basic method takes half more rows than there are unknowns, if these are not many: such a block has one solution, which
+    is that of the system. That is one step, for one factor.
+    """
     if system.n_rows <= ONE_BLOCK:
         return system.n_rows
+    tall = 3 * system.dim // 2
+    if method == "basic" and ONE_BLOCK < tall <= min(system.n_rows, TALLEST_BLOCK) and not sp.issparse(system.A):
+        return tall
     return int(min(system.n_rows, max(64, system.dim // 4), LARGEST_BLOCK))
 
 
@@ -134,6 +145,15 @@ def passes_of_update(rule: Rule[Any], system: LinearSystem) -> float:
         1 if isinstance(system.sketch, Rows) else system.sketch.size if isinstance(system.sketch, RowBlocks) else system.n_rows
     )
     return getattr(rule, "tau", 1) * min(rows, system.n_rows) / system.n_rows
+
+
+def expected_passes(rule: Rule[Any], system: LinearSystem, tol: float) -> float:
+    """Passes in which even rows come to the tolerance: s rows of n unknowns take a share s/n off the squared error."""
+    per_update, n = passes_of_update(rule, system), min(system.dim, system.n_rows)
+    share = per_update * system.n_rows / getattr(rule, "tau", 1) / n
+    if share >= 1:
+        return per_update
+    return LOST * 2 * math.log(max(1 / tol, 2.0)) / -math.log1p(-share) * per_update
 
 
 def relaxation(value: Any, name: str) -> float | None:

@@ -30,15 +30,17 @@ from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.core.worker import single_threaded_blas
 from tardigrad.engines.processes import Processes
+from tardigrad.engines.simulated import Simulated
 from tardigrad.engines.threads import Threads
 from tardigrad.problems.linear_system import LinearSystem, as_vector
 from tardigrad.problems.sketches import Sketch
 from tardigrad.rules.sketch_project import AveragedSketchProject, SketchProject
-from tardigrad.solvers.linear_choice import choose, passes_of_update, relaxation, rule_for
+from tardigrad.solvers.linear_choice import choose, expected_passes, passes_of_update, relaxation, rule_for
 from tardigrad.solvers.linear_result import LinearResult, probe_consistency
 from tardigrad.theory.sketch_project import theta_2
+from tardigrad.timing.models import Constant
 
-#: passes of the first stage, and in all where the user does not say
+#: passes of the first stage at most, and in all where the user does not say
 FIRST_STAGE, MAX_PASSES = 4.0, 200.0
 #: a stage that leaves more than this share of the residual gets nowhere
 STUCK = 0.9
@@ -82,7 +84,8 @@ def linsolve(
     workers : int
         Threads or processes; there may be more than rows. An engine that has a number of its own keeps it.
     engine : {"threads", "processes", "ray"} or Engine
-        Where the workers are.
+        Where the workers are. "basic" and "accelerated" take one block at a time: with "threads" that is done by the calling
+        thread, and the seconds in the result's trace are virtual, one a block.
     omega, theta : "auto" or float
         Relaxation and damping (of "averaged"); "auto" takes what theory gives.
     B : array (n,) or (n, n), optional
@@ -185,7 +188,7 @@ class _Solve:
             verdict = self._verdict(ended, None, self._judge(ended.x), math.inf, 0.0)
             return self._result(ended, rule, *(verdict or (ended.status, ended.message)))
         per_update = passes_of_update(rule, self.system)
-        first = min(FIRST_STAGE, self._even_rows())
+        first = min(FIRST_STAGE, expected_passes(rule, self.system, self.tol))
         look = 0.0 if solved else math.inf  # the first stage is judged at its end only
         previous, done, length = math.inf, self.passes, first
         while True:  # also after a pilot that took all passes: an update at least
@@ -221,7 +224,7 @@ class _Solve:
         per_update = passes_of_update(pilot, self.system)
         updates = min(max(3 * self.workers, math.ceil(1 / per_update)), math.ceil(most / per_update))
         before = self.system.residual(self.system.x0() if x is None else x)
-        result, error = self._run(pilot, x, updates, per_update, self._even_rows() / 4)
+        result, error = self._run(pilot, x, updates, per_update, 1.0)
         if error is None and result.status in (Status.INTERRUPTED, Status.CONVERGED):
             return pilot, result.x, result
         if error is not None or result.status is not Status.MAX_UPDATES:
@@ -263,11 +266,6 @@ class _Solve:
         self.passes += result.state.version * per_update
         self.judging += result.measure_seconds
 
-    def _even_rows(self) -> float:
-        """Passes after which even rows are expected to be there: each takes 1/n off the squared error, and a tenth is lost."""
-        system = self.system
-        return 1.1 * 2 * math.log(max(1 / self.tol, 2.0)) * min(system.dim, system.n_rows) / system.n_rows
-
     def _judge(self, x: Array) -> float:
         """The residual at x, which is kept if it is the best so far."""
         began = time.perf_counter()
@@ -286,13 +284,9 @@ class _Solve:
         if now <= self.tol:
             return Status.CONVERGED, f"relative residual {now:.2g}, at most {self.tol:.2g}"
         if error is not None:
-            row = self.system.unsolvable_row()
-            if row is None:
+            if self.system.unsolvable_row() is None:
                 raise error
-            return Status.INCONSISTENT, (
-                f"row {row} of A is zero but b[{row}] is not: no x solves that equation; remove it, or use"
-                " scipy.sparse.linalg.lsqr for least squares"
-            )
+            return Status.INCONSISTENT, self._why_unsolvable()
         if result.status is Status.DIVERGED:
             entry = self.system.explain_nonfinite()
             if entry is not None:
@@ -325,11 +319,17 @@ class _Solve:
         if residual <= probe.rounding:
             return Status.PRECISION, f"relative residual {self.best[0]:.2g}, as small as {self.system.dtype} allows here"
         if probe.inconsistent:
-            return Status.INCONSISTENT, (
-                f"no x of a reasonable size solves the system: {probe.residual:.2g} of |b| is out of A's reach."
-                " For least squares use scipy.sparse.linalg.lsqr or lsmr"
-            )
+            return Status.INCONSISTENT, self._why_unsolvable(probe.residual)
         return None
+
+    def _why_unsolvable(self, left: float | None = None) -> str:
+        """In words, with the equation that cannot hold if there is one, and what to do."""
+        row = self.system.unsolvable_row()
+        if row is None:
+            text = f"no x of a reasonable size solves the system: {left:.2g} of |b| is out of A's reach"
+        else:
+            text = f"row {row} of A is zero but b[{row}] is not: no x solves that equation; remove it"
+        return text + ". For least squares use scipy.sparse.linalg.lsqr or lsmr"
 
     def _result(self, result: Result, rule: Rule[Any], status: Status, message: str) -> LinearResult:
         seconds = time.perf_counter() - self.began
@@ -365,6 +365,8 @@ def _engine(engine: Engine | str, workers: int, method: str) -> Engine:
     """The engine that was asked for."""
     if isinstance(engine, Engine):
         return engine
+    if engine == "threads" and method in ("basic", "accelerated"):
+        return Simulated(Constant(1.0))  # one block at a time: computed right here, on a virtual clock
     if engine == "threads":
         return Threads(workers, lock_free=method == "row-action")
     if engine == "processes":
