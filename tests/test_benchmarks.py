@@ -103,3 +103,19 @@ def test_a_driver_that_is_killed_goes_on():
     rows = {row.name: row for row in crash.rows(kills=3)}
     assert rows["killed drivers whose folder loads"].value == 3
     assert rows["resumed runs that end in the same bits"].value == 3
+
+
+def test_the_linear_benchmark_measures_what_it_says_on_small_systems(monkeypatch):
+    from tardigrad.benchmarks import linear
+
+    monkeypatch.setattr(linear, "REST", 0.0)
+    rows = [
+        *linear.dense(2000, 40),
+        *linear.outliers(600, 120, 8),
+        *linear.sparse(4000, 200, 5),
+        *linear.stragglers(400, 20, 0.0005),
+        *linear.in_a_file(1000, 20, 300),
+    ]
+    assert len(rows) == 14
+    assert all(row.value > 0 and row.control_value > 0 for row in rows)
+    assert {row.unit for row in rows} == {"solves/s", "rows/s", "s", "passes", "GB/s"}
