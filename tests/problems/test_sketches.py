@@ -219,11 +219,13 @@ def test_other_expectations_are_refused(sketch):
 
 
 def test_gaussian_and_count_matrices_have_their_distribution():
-    gauss = make_system(400, 2, sketch=td.GaussianSketch(50))._steps.matrix(7, slice(0, 400))
+    system = make_system(400, 2, sketch=td.GaussianSketch(50))
+    gauss = system._steps.matrix(7, slice(0, 400))
     assert gauss.shape == (50, 400)
     assert abs(gauss.mean()) < 0.03
     assert gauss.std() == pytest.approx(1, abs=0.02)
-    count = make_system(400, 2, sketch=td.CountSketch(5))._steps.matrix(7, slice(0, 400)).toarray()
+    system = make_system(400, 2, sketch=td.CountSketch(5))
+    count = system._steps.matrix(7, slice(0, 400)).toarray()
     assert (np.abs(count).sum(axis=0) == 1).all()
     assert np.abs(count.sum()) < 70
     assert (np.abs(np.abs(count).sum(axis=1) - 80) < 35).all()

@@ -199,7 +199,7 @@ def in_a_file(m: int = 400_000, n: int = 1000, part: int = 10_000) -> Iterator[R
         plain = seconds_of(numpy_pass, 5)
         yield Row(f"linsolve, {m} x {n} in a file", 1 / ours, "solves/s", "one NumPy pass (A @ x)", 1 / plain)
         system = LinearSystem(path, b, n_clients=WORKERS)
-        rule = RowAction(rows=n // (8 * WORKERS))
+        rule = RowAction(rows=max(1, n // (8 * WORKERS)))
 
         def step_pass() -> float:
             time.sleep(REST)

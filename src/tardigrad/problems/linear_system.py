@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
@@ -109,8 +110,9 @@ class LinearSystem(Problem):
     def _set_up(self) -> None:
         """What is not part of the problem."""
         self.passes = Passes(self.A)
-        self._residuals = Residuals(self)
-        self._steps: Steps = self.sketch.bind(self)
+        this = weakref.proxy(self)  # no cycle: a file is closed as soon as nobody has the system any more
+        self._residuals = Residuals(this)
+        self._steps: Steps = self.sketch.bind(this)
 
     def __getstate__(self) -> dict[str, Any]:
         state = {name: value for name, value in vars(self).items() if name != "passes" and not name.startswith("_")}
