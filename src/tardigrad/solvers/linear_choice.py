@@ -41,7 +41,7 @@ LARGEST_BLOCK = 1024
 #: rows of a block that determines all unknowns, at most
 TALLEST_BLOCK = 3072
 #: what randomness and merging cost in rows
-LOST = 1.15
+LOST = 1.25
 #: lambda_min over lambda_max where nothing is known: the best theta and omega hardly depend on it
 SMALL = 1e-4
 
