@@ -12,8 +12,8 @@ Both methods start at zero, and what is compared is the seconds they take to the
 What came out on 4 cores (`docs/examples/tomography.md`): rows on one thread reach an image error of 0.155 in 0.041 s, lsqr
 in 0.112 s; the gain shrinks to nothing at the best image that either finds (0.113 and 0.115, 0.16 s), and rows need a
 relaxation `omega` below 1 that suits the error wanted, where lsqr has nothing to choose. Rows stop paying there, and where
-data are exact and wanted to many digits. At equal error rows leave more grain, lsqr more blur. More threads do not help:
-rays of all angles cross the same pixels, so threads wait for each other's cache lines.
+data are exact and wanted to many digits. At equal error rows leave more grain, lsqr more blur. More threads that write to
+one image do not help: rays of all angles cross the same pixels, so threads wait for each other's cache lines.
 
 Rules of this file:
 
@@ -199,17 +199,15 @@ class RowsRun:
     def curve(self, image: np.ndarray) -> Curve:
         """One run; its seconds include the start and the end of threads."""
         system, n_rows = td.LinearSystem(self.A, self.b, n_clients=self.threads), self.A.shape[0]
-        # with several threads each steps on a copy, merged when its rows have read eight times as much as a merge does
-        rows = 1 if self.threads == 1 else 8 * self.A.shape[1] * n_rows // self.A.nnz
-        every = n_rows // 4 if self.threads == 1 else n_rows // rows
-        rule, engine = td.RowAction(omega=self.omega, rows=rows), td.Threads(self.threads, lock_free=True)
+        every = n_rows if self.threads > 1 else n_rows // 4
+        rule, engine = td.RowAction(omega=self.omega), td.Threads(self.threads, lock_free=True)
         time.sleep(QUIET)
         began = time.perf_counter()
-        result = td.run(rule, system, engine, stop=td.MaxUpdates(PASSES * n_rows // rows), snapshot_every=every)
+        result = td.run(rule, system, engine, stop=td.MaxUpdates(PASSES * n_rows), snapshot_every=every)
         whole, history = time.perf_counter() - began, result.history
         seconds = history.seconds + (whole - history.seconds[-1])
         x = history.x
-        return Curve(self.name, history.version * rows / n_rows, seconds, error_of(x, image), x)
+        return Curve(self.name, history.version / n_rows, seconds, error_of(x, image), x)
 
 
 def best_of(runs: list[LsqrRun | RowsRun], image: np.ndarray, rounds: int) -> list[Curve]:
