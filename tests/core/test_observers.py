@@ -89,3 +89,33 @@ def test_bad_every(every):
 def test_an_observer_that_is_none():
     with pytest.raises(td.InvalidInputError, match="must be Observer objects"):
         run("progress")
+
+
+class Sees(td.Observer):
+    """Keeps what a moment shows of the state and of the trace."""
+
+    every = 10
+
+    def __init__(self):
+        self.states, self.rows = [], []
+
+    def observe(self, moment):
+        self.states.append((moment.state.version, moment.state.x.tobytes() == moment.x.tobytes()))
+        self.rows.append(moment.rows(0, moment.replies))
+
+
+def test_an_observer_sees_the_state_and_the_trace_so_far():
+    sees = Sees()
+    result = run(sees)
+    assert sees.states == [(0, True), (10, True), (20, True), (25, True)]
+    assert [len(rows) for rows in sees.rows] == [0, 10, 20, 25]
+    for rows in sees.rows:
+        assert rows.tobytes() == result.trace.rows(0, len(rows)).tobytes()
+
+
+def test_a_lock_free_run_shows_no_rows():
+    sees = Sees()
+    problem = td.LinearSystem(np.eye(4), np.ones(4), n_clients=2)
+    td.run(td.RowAction(0.5), problem, td.Threads(2, lock_free=True), stop=td.MaxUpdates(20), observers=sees)
+    assert [len(rows) for rows in sees.rows] == [0] * len(sees.rows)
+    assert all(same for _, same in sees.states)

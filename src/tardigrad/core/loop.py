@@ -195,7 +195,7 @@ class Loop:
     def moment(self) -> Moment:
         """What observers are shown."""
         x, diverged = self.guard.answer(self.state.x), self.guard.dead
-        return Moment(self.state.version, self.replies, self.engine.now(), x, diverged)
+        return Moment(self.state.version, self.replies, self.engine.now(), x, diverged, self.state, self.recorder.rows)
 
 
 def diverged(reply: Reply, version: int) -> str:

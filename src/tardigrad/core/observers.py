@@ -3,7 +3,7 @@
 Rules of this file:
 
 - an observer is called after every `every` updates, never for each reply unless it asks for that;
-- it must not change what it sees; what it keeps of ``x``, it copies;
+- it must not change what it sees; what it keeps of ``x`` and of the state, it copies;
 - progress goes to standard error only.
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,19 +21,39 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.problem import Problem
+from tardigrad.core.rule import State
 from tardigrad.core.stopping import Limits, Status
 from tardigrad.core.task import Array
 
 
 @dataclass(slots=True)
 class Moment:
-    """What an observer is shown: counts, the engine's time in seconds, the live iterate, replicas that diverged."""
+    """What an observer is shown.
+
+    Attributes
+    ----------
+    version, replies : int
+        Updates applied, and replies that they were made of.
+    seconds : float
+        The engine's time.
+    x : array (..., dim)
+        The live iterate; of a replica that diverged its last finite one.
+    diverged : array of bool (...)
+        Replicas that diverged.
+    state : State
+        The rule's live state.
+    rows : callable
+        ``rows(begin, end)`` is a copy of these rows of the trace, with the fields of `tardigrad.core.trace.COLUMNS`. A
+        lock-free run has none.
+    """
 
     version: int
     replies: int
     seconds: float
     x: Array
     diverged: Array
+    state: State
+    rows: Callable[[int, int], Array]
 
 
 class Observer:
