@@ -17,10 +17,9 @@ Rules of this file:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, get_args
+from typing import Any, ClassVar, Generic, Self
 
 import numpy as np
 from numpy import multiply
@@ -33,11 +32,10 @@ from tardigrad.core.steps import Step, StepSequence, check_step, step_at, step_s
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer, number, optional_integer
+from tardigrad.rules.asking import Asking, AskingState, NextClient
 
 #: iterates of so many bytes are made anew by each update, which saves simulations a copy; larger ones change in place
 SMALL = 2**17
-
-NextClient = Literal["answered", "uniform", "shuffled"]
 
 
 class GradientRule(Rule[S], Generic[S]):
@@ -195,18 +193,15 @@ class SyncSGD(_SGD[SyncState]):
 
 
 @dataclass(slots=True, kw_only=True)
-class AsyncState(State):
-    """State of `AsyncSGD`: the order in which clients are asked, where it is shuffled."""
+class AsyncState(AskingState):
+    """State of `AsyncSGD`."""
 
-    n_clients: int
-    order: Array | None = None
-    place: int = 0
     velocity: Array | None = None
     scratch: tuple[Array | None, Array | None] | None = scratch_field()
 
 
 @dataclass(frozen=True)
-class AsyncSGD(_SGD[AsyncState]):
+class AsyncSGD(Asking[AsyncState], _SGD[AsyncState]):
     """Asynchronous SGD: every reply is applied when it comes, from a point that may be old.
 
     ``x[t+1] = x[t] - step[t] n w_j g_j(x[t - staleness[t]])``, j the client that answered.
@@ -252,50 +247,21 @@ class AsyncSGD(_SGD[AsyncState]):
 
     def __post_init__(self) -> None:
         self._check()
-        object.__setattr__(self, "concurrency", optional_integer(self.concurrency, "concurrency"))
-        if self.next_client not in get_args(NextClient):
-            raise InvalidInputError(f"next_client must be one of {', '.join(get_args(NextClient))}, not {self.next_client!r}")
+        self._check_asking()
 
-    def default_concurrency(self, problem: Problem, n_workers: int) -> int:
-        if self.concurrency is not None:
-            return self.concurrency
-        every_client = self.next_client == "answered" and not problem.shared_data
-        return max(n_workers, problem.n_clients) if every_client else n_workers
-
-    def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> AsyncSGD:
-        if self.next_client == "answered" and concurrency < problem.n_clients and not problem.shared_data:
-            raise InvalidInputError(
-                f"with next_client='answered' and {concurrency} tasks in flight, {problem.n_clients - concurrency} of the"
-                f" {problem.n_clients} clients would never be asked: pass concurrency={problem.n_clients} to run, or"
-                " choose next_client='uniform' or 'shuffled'"
-            )
+    def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Self:
         self._warm_up(problem)
-        return dataclasses.replace(self, concurrency=concurrency)
+        return super().configure(problem, concurrency, max_staleness)
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[AsyncState, Orders]:
         velocity = np.zeros_like(x0) if self.momentum else None
         state = AsyncState(x=x0, fresh=x0.nbytes <= SMALL, n_clients=n_clients, velocity=velocity)
-        if self.concurrency is None:
-            raise InvalidInputError("AsyncSGD must be configured before it starts: tardigrad.run does that")
-        if self.next_client == "answered":
-            return state, [state.task(i % n_clients) for i in range(self.concurrency)]
-        if self.next_client == "shuffled":
-            state.order = rng.permutation(n_clients)
-        return state, [state.task(self._draw(state, rng)) for _ in range(self.concurrency)]
+        return state, self._first_tasks(state, rng)
 
     def receive(self, state: AsyncState, reply: Reply, rng: Rng) -> tuple[AsyncState, Orders]:
         self._descend(state, reply.payload, self._factor(state, reply) if self.delay_adaptive else 1.0)
-        client = reply.task.client if self.next_client == "answered" else self._draw(state, rng)
-        return state, [state.task(client)]
+        return state, [self._next_task(state, reply.task, rng)]
 
     def _factor(self, state: AsyncState, reply: Reply) -> float:
         n_open = self.concurrency or 1
         return n_open / max(n_open, state.version - reply.version)
-
-    def _draw(self, state: AsyncState, rng: Rng) -> int:
-        if state.order is None:
-            return int(rng.integers(state.n_clients))
-        if state.place == state.n_clients:
-            state.order, state.place = rng.permutation(state.n_clients), 0
-        state.place += 1
-        return int(state.order[state.place - 1])
