@@ -40,6 +40,7 @@ _MODULE_OF = {
         "problems.linear_system": "LinearSystem",
         "problems.logistic": "LogisticRegression SoftmaxRegression",
         "problems.partition": "Dirichlet Given Iid Shards Shared",
+        "problems.projections": "Ball Box ConvexSet UserSet WholeSpace",
         "problems.regularizers": "L2 SmoothNonconvex",
         "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
