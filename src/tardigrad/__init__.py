@@ -15,7 +15,7 @@ _MODULE_OF = {
     for module, names in {
         "core.checkpoint": "Checkpoint",
         "core.drive": "run",
-        "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError WorkerError",
+        "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError TheoryWarning WorkerError",
         "core.engine": "Engine Placement",
         "core.observers": "History JSONLines Observer Progress",
         "core.in_place": "InPlaceRule InPlaceState",
@@ -43,12 +43,18 @@ _MODULE_OF = {
         "problems.projections": "Ball Box ConvexSet UserSet WholeSpace",
         "problems.regularizers": "L2 SmoothNonconvex",
         "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
+        "problems.test_functions": "Rosenbrock",
+        "problems.user_gradient": "UserGradient",
+        "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",
         "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),
+        "solvers.growth_watch": "GrowthWatch",
         "solvers.linsolve": "linsolve",
         "solvers.linear_result": "LinearResult",
+        "solvers.minimize": "minimize",
+        "theory.dual_averaging": "LogLogStep LogStep steps_for",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()

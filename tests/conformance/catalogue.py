@@ -35,6 +35,13 @@ RULES = {
     "AsyncSGD, uniform, decreasing": lambda: td.AsyncSGD(td.PowerStep(0.2, 0.5), next_client="uniform"),
     "AsyncSGD, shuffled, momentum": lambda: td.AsyncSGD(0.05, next_client="shuffled", momentum=0.5),
     "AsyncSGD, delay-adaptive sweep": lambda: td.AsyncSGD([0.05, 0.1], delay_adaptive=True),
+    "DASGD": lambda: td.DASGD(td.LogStep(2.0, 5.0)),
+    "DASGD, ball, average": lambda: td.DASGD(td.LogStep(2.0, 5.0), td.Ball(0.5), average=True),
+    "DASGD, box, uniform, sweep": lambda: td.DASGD(
+        td.LogLogStep([1.0, 2.0], 5.0), td.Box(-0.1, 0.2), average=True, next_client="uniform"
+    ),
+    "DAGD, box": lambda: td.DAGD(0.1, td.Box(-0.1, 0.2)),
+    "ProjectedSGD, ball": lambda: td.ProjectedSGD([0.05, 0.1], td.Ball(0.5), average=True),
     "SketchProject": lambda: td.SketchProject(0.1),
     "SketchProject, sweep": lambda: td.SketchProject([0.05, 0.1]),
     "ParallelSketchProject": lambda: td.ParallelSketchProject(0.1, tau=3),

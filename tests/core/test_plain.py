@@ -32,7 +32,7 @@ class Buffered(Plain):
     """A dataclass with working space."""
 
     x: Any
-    scratch: Any = scratch_field()  # noqa: RUF009
+    scratch: Any = scratch_field()
 
 
 class Renamed(Plain):

@@ -1,4 +1,4 @@
-"""The errors that users see.
+"""The errors and warnings that users see.
 
 Every message names the value, what was expected, and what to do. Errors about arguments are also
 ``ValueError``, so that ``except ValueError`` works as everywhere else.
@@ -47,3 +47,7 @@ class WorkerError(TardigradError):
     """
 
     result: Any = None
+
+
+class TheoryWarning(UserWarning):
+    """A run goes on under conditions for which nothing is proven; the message names the assumption."""

@@ -8,6 +8,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -20,8 +21,38 @@ from tardigrad.core.task import Array
 from tardigrad.core.validate import number
 
 
+@dataclass(frozen=True)
+class DelayLimit:
+    """Delays under which a sequence of steps is proven to converge: ``d_n = O(n^q)``, counted from the request.
+
+    Attributes
+    ----------
+    exponent : float
+        q may be up to this; infinite for any q.
+    attained : bool
+        Whether q may be equal to it.
+    """
+
+    exponent: float
+    attained: bool
+
+    def allows(self, exponent: float) -> bool:
+        """Whether delays O(n^exponent) are within."""
+        return exponent < self.exponent or (self.attained and exponent == self.exponent)
+
+    def __str__(self) -> str:
+        if self.exponent == math.inf:
+            return "delays O(n^q) for any q"
+        return f"delays O(n^q), q {'<=' if self.attained else '<'} {self.exponent:g}"
+
+
 class StepSequence(Plain):
     """A step for every update: ``sequence(n)`` is the step of update ``n = 0, 1, 2, ...``."""
+
+    @property
+    def proven_for(self) -> DelayLimit | None:
+        """Delays under which `DASGD` is proven to converge with these steps; None: not even without delay."""
+        return None
 
     @abstractmethod
     def __call__(self, n: int) -> float | Array:
@@ -46,6 +77,12 @@ class PowerStep(StepSequence):
     offset : float
         Added to the number of the update, ``> 0``.
 
+    Notes
+    -----
+    `proven_for` delays O(n^q), q < power, for powers in (1/2, 1]. Zhou et al. (ICML 2018, Assumption 3.1) ask for bounded
+    delays; their proof needs of them only that the steps taken while a reply is under way, ``sum_{r=n}^{n+d_n} step(r)``,
+    go to 0, and that sum is O(n^(q - power)).
+
     Examples
     --------
     >>> PowerStep(1.0, power=0.5)(3)
@@ -64,6 +101,10 @@ class PowerStep(StepSequence):
     def __call__(self, n: int) -> float | Array:
         step: float | Array = self.scale / (n + self.offset) ** self.power
         return step
+
+    @property
+    def proven_for(self) -> DelayLimit | None:
+        return DelayLimit(self.power, attained=False) if 0.5 < self.power <= 1 else None
 
     @property
     def shape(self) -> tuple[int, ...]:

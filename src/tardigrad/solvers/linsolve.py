@@ -29,12 +29,11 @@ from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.core.worker import single_threaded_blas
-from tardigrad.engines.processes import Processes
 from tardigrad.engines.simulated import Simulated
-from tardigrad.engines.threads import Threads
 from tardigrad.problems.linear_system import LinearSystem, as_vector
 from tardigrad.problems.sketches import Sketch
 from tardigrad.rules.sketch_project import AveragedSketchProject, SketchProject
+from tardigrad.solvers.engines import engine_of
 from tardigrad.solvers.linear_choice import choose, expected_passes, passes_of_update, relaxation, rule_for
 from tardigrad.solvers.linear_result import LinearResult, probe_consistency
 from tardigrad.theory.sketch_project import theta_2
@@ -363,17 +362,6 @@ class _Callback(Observer):
 
 def _engine(engine: Engine | str, workers: int, method: str) -> Engine:
     """The engine that was asked for."""
-    if isinstance(engine, Engine):
-        return engine
     if engine == "threads" and method in ("basic", "accelerated"):
         return Simulated(Constant(1.0))  # one block at a time: computed right here, on a virtual clock
-    if engine == "threads":
-        return Threads(workers, lock_free=method == "row-action")
-    if engine == "processes":
-        return Processes(workers)
-    if engine == "ray":
-        from tardigrad import RayCluster
-
-        cluster: Engine = RayCluster(workers=workers)
-        return cluster
-    raise InvalidInputError(f"engine must be 'threads', 'processes', 'ray' or an engine such as Threads(4), not {engine!r}")
+    return engine_of(engine, workers, lock_free=method == "row-action")

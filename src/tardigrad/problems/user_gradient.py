@@ -1,0 +1,98 @@
+"""A problem that is a user's function: a stochastic gradient, and the objective if there is one.
+
+Rules of this file:
+
+- the function draws its random numbers from the generator that it is given, so one sample can be used at several points and
+  a run replays;
+- what it returns is checked each time: a wrong shape would broadcast in silence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.problem import Problem
+from tardigrad.core.streams import Rng, Stream
+from tardigrad.core.task import Array
+from tardigrad.core.validate import integer
+
+
+class UserGradient(Problem):
+    """What ``gradient(x, rng)`` is a stochastic gradient of, all workers sharing the data.
+
+    Parameters
+    ----------
+    gradient : callable
+        ``gradient(x, rng)`` with x of shape (dim,), which it must not change, and a `numpy.random.Generator`; returns an array
+        (dim,), in the mean the gradient of the objective at x.
+    dim : int
+        Number of variables.
+    n_clients : int
+        Workers that share the data.
+    objective : callable, optional
+        ``objective(x)``, a number: the measure "objective".
+    dtype : dtype
+        Type of the iterates.
+
+    Notes
+    -----
+    A function is not plain data: a run is saved without its problem, and a replay of the saved run must be given it.
+
+    Examples
+    --------
+    >>> problem = UserGradient(lambda x, rng: x - rng.normal(size=2), dim=2)
+    >>> problem.gradient(0, np.ones(2), problem.sample(0, np.random.default_rng(0))).shape
+    (2,)
+    """
+
+    shared_data = True
+
+    def __init__(
+        self,
+        gradient: Callable[[Array, np.random.Generator], Any],
+        dim: int,
+        n_clients: int = 1,
+        objective: Callable[[Array], Any] | None = None,
+        dtype: Any = np.float64,
+    ) -> None:
+        for name, function in (("gradient", gradient), ("objective", objective)):
+            if not callable(function) and not (name == "objective" and function is None):
+                arguments = "x, rng" if name == "gradient" else "x"
+                raise InvalidInputError(f"{name} must be a function {name}({arguments}), not {function!r}")
+        self.function = gradient
+        self.dim = integer(dim, "dim")
+        self.n_clients = integer(n_clients, "n_clients")
+        self.objective = objective
+        self.dtype = np.dtype(dtype)
+
+    def fields(self) -> dict[str, Any]:
+        names = {"dim": self.dim, "n_clients": self.n_clients, "dtype": self.dtype.str}
+        return {"gradient": self.function, "objective": self.objective, **names}
+
+    def sample(self, client: int, rng: Rng) -> tuple[np.random.Generator, Any]:
+        """The generator with where it stands: `gradient` goes back to there, so a sample serves at several points."""
+        generator = rng.generator if isinstance(rng, Stream) else rng
+        return generator, generator.bit_generator.state
+
+    def gradient(self, client: int, x: Array, sample: Any = None) -> Array:
+        if x.ndim > 1:
+            return np.stack([self.gradient(client, row, sample) for row in x])
+        if sample is None:
+            sample = self.sample(client, np.random.default_rng(0))
+        generator, state = sample
+        generator.bit_generator.state = state
+        found = np.asarray(self.function(x, generator))
+        if found.shape != x.shape or found.dtype.kind not in "fiu":
+            what = f"an array of {found.dtype} {found.shape}" if found.ndim else repr(found.item())
+            raise InvalidInputError(f"gradient(x, rng) must return an array of numbers {x.shape}, as x is, not {what}")
+        return found.astype(self.dtype, copy=False)
+
+    def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
+        objective = self.objective
+        if objective is None or (names is not None and "objective" not in names):
+            return {}
+        return {"objective": np.apply_along_axis(lambda row: float(objective(row)), -1, x)}

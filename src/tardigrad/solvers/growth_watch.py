@@ -1,0 +1,94 @@
+"""Tells when staleness grows faster than the steps are proven for.
+
+Rules of this file:
+
+- it looks at 1000 updates and whenever their number has doubled, and warns once;
+- it warns where growth is surely too fast, never where too little is known.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from tardigrad.core.errors import TheoryWarning
+from tardigrad.core.growth import Growth
+from tardigrad.core.observers import Moment, Observer
+from tardigrad.core.problem import Problem
+from tardigrad.core.steps import check_step
+from tardigrad.core.stopping import Limits
+from tardigrad.core.trace import Trace
+from tardigrad.theory.dual_averaging import fitting_sequence, proven_for
+
+#: updates before the first look
+FIRST = 1000
+#: replies that a growth must have been found from
+ENOUGH = 100
+#: how far beyond a limit an exponent must surely be: a measured 1 may be 1.05, and what is short of a limit near it
+BEYOND, SHORT = 0.1, -0.05
+
+
+class GrowthWatch(Observer):
+    """Watches the measured staleness, and raises a `TheoryWarning` when it outgrows what the steps are proven for.
+
+    Parameters
+    ----------
+    step : float, array or StepSequence
+        The steps of the run.
+
+    Attributes
+    ----------
+    growth : Growth or None
+        As of the last look.
+    warning : str
+        The warning's text, if there was one.
+
+    Notes
+    -----
+    What it cannot tell is what `Trace.growth` cannot: see there. Lock-free runs have no trace to look at.
+
+    Examples
+    --------
+    >>> import warnings
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)))
+    >>> step = td.PowerStep(0.5, power=0.75, offset=100)
+    >>> watch = GrowthWatch(step)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("ignore")
+    ...     result = td.run(
+    ...         td.DASGD(step), problem, td.Prescribed(td.UniformDelay(0.5)), stop=td.MaxUpdates(4000), observers=[watch]
+    ...     )
+    >>> print(watch.warning.partition(":")[0])
+    staleness grows like n^1.00, and the steps are proven for delays O(n^q), q < 0.75 only (Assumption 3)
+    """
+
+    def __init__(self, step: Any) -> None:
+        self.limit = proven_for(check_step(step))
+        self.every = FIRST
+        self.growth: Growth | None = None
+        self.warning = ""
+
+    def open(self, problem: Problem, stop: Limits) -> None:
+        self.every, self.growth, self.warning = FIRST, None, ""
+
+    def observe(self, moment: Moment) -> None:
+        self.every = max(FIRST, moment.version)
+        if self.warning or moment.replies < ENOUGH:
+            return
+        self.growth = seen = Trace(moment.rows(0, moment.replies), moment.version).growth()
+        limit = self.limit
+        most = BEYOND if limit is None else limit.exponent + (BEYOND if limit.attained else SHORT)
+        if seen.replies >= ENOUGH and seen.exponent - 2 * seen.error > most:
+            self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only")
+            warnings.warn(self.warning, TheoryWarning, stacklevel=2)
+
+
+def _text(seen: Growth, proven: str) -> str:
+    whose = "" if seen.client is None else f" (that of client {seen.client})"
+    return (
+        f"staleness grows like n^{seen.exponent:.2f}{whose}, and the steps are proven for {proven} (Assumption 3): the last"
+        f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent)};"
+        " tardigrad.steps_for(result.trace.growth(), lipschitz) proposes one with its constants"
+    )
