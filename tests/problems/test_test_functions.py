@@ -7,9 +7,13 @@ from scipy.optimize import rosen, rosen_der
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.streams import Domain, Stream
-from tardigrad.problems.test_functions import Rosenbrock
+from tardigrad.problems.test_functions import DoubleWell, Ridges, Rosenbrock
 
-MAKERS = {"rosenbrock": lambda **kwargs: Rosenbrock(5, **kwargs)}
+MAKERS = {
+    "rosenbrock": lambda **kwargs: Rosenbrock(5, **kwargs),
+    "ridges": Ridges,
+    "wells": lambda **kwargs: DoubleWell(3, **kwargs),
+}
 
 
 def problems():
@@ -134,8 +138,48 @@ def test_problems_are_plain_data(make):
         (lambda: Rosenbrock(5, noise=-1), "noise must be a finite number >= 0"),
         (lambda: Rosenbrock(5, noise=np.inf), "noise"),
         (lambda: Rosenbrock(5, n_clients=0), "n_clients"),
+        (lambda: Ridges(noise="1"), "noise"),
+        (lambda: DoubleWell(0), "dim must be an integer >= 1"),
     ],
 )
 def test_bad_parameters_are_named(make, message):
     with pytest.raises(InvalidInputError, match=message):
         make()
+
+
+def inner_products(problem, n):
+    x = problem.constraint.sample(np.random.default_rng(7), (n,), problem.dim)
+    x = x[np.linalg.norm(x - problem.minimiser, axis=-1) > 1e-6]
+    return np.sum(problem.exact_gradient(x) * (x - problem.minimiser), axis=-1), x
+
+
+def test_ridges_are_coherent_but_not_convex():
+    problem = Ridges()
+    values, x = inner_products(problem, 400_000)
+    assert (values >= np.sum(x * x, axis=-1) / 3 * (1 - 1e-12)).all()  # the bound of the proof
+    a, b = x[:-1], x[1:]
+    chord = (problem.objective(a) + problem.objective(b)) / 2
+    assert np.mean(problem.objective((a + b) / 2) > chord + 0.01) > 0.05
+
+
+def test_rosenbrock_is_not_coherent():
+    value = Rosenbrock(2).exact_gradient(np.array([0.0, 0.5])) @ np.array([-1.0, -0.5])
+    assert value == -48.0
+    x = np.zeros(101)
+    for i in range(100):
+        x[i + 1] = x[i] ** 2 + (1 - x[i]) ** 2 / 2
+    assert Rosenbrock(101).exact_gradient(x) @ (x - 1) == pytest.approx(-929, abs=0.5)
+
+
+def test_the_trap_is_a_minimiser_of_its_neighbourhood_and_not_the_best():
+    problem = DoubleWell(4)
+    assert problem.objective(problem.trap) > problem.objective(problem.minimiser) == 0
+    near = problem.trap + 0.3 * np.random.default_rng(0).uniform(-1, 1, (1000, 4))
+    assert (problem.objective(near) > problem.objective(problem.trap)).all()
+    values, x = inner_products(problem, 20_000)
+    assert values.min() < 0
+    assert ((x[values < 0, 0] > -1) & (x[values < 0, 0] < problem.BARRIER)).all()
+
+
+def test_the_start_of_the_ridges_is_feasible():
+    assert Ridges().constraint.contains(Ridges().x0())

@@ -27,6 +27,7 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng, noise_shape
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
+from tardigrad.problems.projections import Ball, Box, ConvexSet
 
 
 class NoisyFunction(Problem):
@@ -53,7 +54,7 @@ class NoisyFunction(Problem):
 
     shared_data = True
     minimiser: Array
-    constraint: Any
+    constraint: ConvexSet
 
     def __init__(self, dim: int, noise: float, n_clients: int, low: int) -> None:
         self.dim = integer(dim, "dim", low)
@@ -127,13 +128,7 @@ class Rosenbrock(NoisyFunction):
     def __init__(self, dim: int = 101, noise: float = 1.0, n_clients: int = 1) -> None:
         super().__init__(dim, noise, n_clients, low=2)
         self.minimiser = np.ones(self.dim)
-
-    @property
-    def constraint(self) -> Any:
-        """The box [0, 2]^dim."""
-        from tardigrad.problems.projections import Box
-
-        return Box(0.0, 2.0)
+        self.constraint = Box(0.0, 2.0)
 
     def objective(self, x: Array) -> Array:
         left = x[..., :-1]
@@ -155,3 +150,103 @@ class Rosenbrock(NoisyFunction):
         gap[self.dim - 1 :: self.dim] = 0
         gradient[1:] += gap
         return gradient.reshape(x.shape)
+
+
+class Ridges(NoisyFunction):
+    """Ridges and valleys that run into the minimiser, the origin, on the unit disc; variationally coherent.
+
+    ``f = (3 + sin 5 theta + cos 3 theta) r^2 (5/3 - r)`` in polar coordinates (r, theta), after Zhou et al. (2017). It is
+    not convex: along a circle it rises and falls five times.
+
+    Parameters
+    ----------
+    noise, n_clients
+        As for `NoisyFunction`.
+
+    Notes
+    -----
+    Coherence: ``<grad f(x), x> = r df/dr = (3 + sin 5 theta + cos 3 theta) r^2 (10/3 - 3 r) >= r^2/3`` on the disc, since
+    the first factor is at least 1 and the last at least 1/3. So it is zero at the origin only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = Ridges(noise=0.0)
+    >>> x = np.array([0.6, 0.0])  # there the first factor is 4
+    >>> round(float(problem.objective(x)), 12), round(float(problem.gradient(0, x) @ x), 12)
+    (1.536, 2.208)
+    """
+
+    def __init__(self, noise: float = 1.0, n_clients: int = 1) -> None:
+        super().__init__(2, noise, n_clients, low=2)
+        self.minimiser = np.zeros(2)
+        self.constraint = Ball(1.0)
+
+    def fields(self) -> dict[str, Any]:
+        return {"noise": self.noise, "n_clients": self.n_clients}
+
+    def x0(self) -> Array:
+        """A point between two valleys, on the disc's edge."""
+        return np.array([0.0, 1.0])
+
+    def objective(self, x: Array) -> Array:
+        radius, angle = np.hypot(x[..., 0], x[..., 1]), np.arctan2(x[..., 1], x[..., 0])
+        return (3 + np.sin(5 * angle) + np.cos(3 * angle)) * radius**2 * (5 / 3 - radius)
+
+    def exact_gradient(self, x: Array) -> Array:
+        radius, angle = np.hypot(x[..., 0], x[..., 1]), np.arctan2(x[..., 1], x[..., 0])
+        outward = (3 + np.sin(5 * angle) + np.cos(3 * angle)) * radius * (10 / 3 - 3 * radius)
+        around = (5 * np.cos(5 * angle) - 3 * np.sin(3 * angle)) * radius * (5 / 3 - radius)
+        cosine, sine = np.cos(angle), np.sin(angle)
+        return np.stack([outward * cosine - around * sine, outward * sine + around * cosine], axis=-1)
+
+
+class DoubleWell(NoisyFunction):
+    """Two wells along the first variable, the deeper one at 1, the other at -1; not variationally coherent.
+
+    ``f(x) = w(x[0]) + (x[1]^2 + ... + x[dim-1]^2) / 2`` on the box [-2, 2]^dim, with ``w'(u) = (u - 1) (u + 1) (u - b)``
+    and the barrier b = -1/8. Descent from the left of the barrier ends in the wrong well, ``trap``, however its delays are.
+
+    Parameters
+    ----------
+    dim : int
+        Number of variables, >= 1.
+    noise, n_clients
+        As for `NoisyFunction`.
+
+    Attributes
+    ----------
+    trap : array (dim,)
+        The local minimiser that is not the global one.
+
+    Notes
+    -----
+    ``<grad f(x), x - x*> = (u - 1)^2 (u + 1) (u - b) + x[1]^2 + ...`` with u = x[0]: negative where -1 < u < b and the
+    other variables are small.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = DoubleWell(dim=2)
+    >>> problem.exact_gradient(problem.trap).tolist(), round(float(problem.objective(problem.trap)), 12)
+    ([0.0, 0.0], 0.166666666667)
+    """
+
+    BARRIER = -0.125
+
+    def __init__(self, dim: int = 10, noise: float = 1.0, n_clients: int = 1) -> None:
+        super().__init__(dim, noise, n_clients, low=1)
+        self.minimiser = np.eye(1, self.dim)[0]
+        self.trap = np.where(self.minimiser > 0, -1.0, 0.0)
+        self.constraint = Box(-2.0, 2.0)
+
+    def objective(self, x: Array) -> Array:
+        u, b = x[..., 0], self.BARRIER
+        well = u**4 / 4 - b * u**3 / 3 - u**2 / 2 + b * u + (1 / 4 - 2 * b / 3)
+        return well + np.sum(x[..., 1:] ** 2, axis=-1) / 2
+
+    def exact_gradient(self, x: Array) -> Array:
+        gradient = x.copy()
+        u = x[..., 0]
+        gradient[..., 0] = (u - 1) * (u + 1) * (u - self.BARRIER)
+        return gradient
