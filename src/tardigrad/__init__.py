@@ -55,6 +55,7 @@ _MODULE_OF = {
         "solvers.linear_result": "LinearResult",
         "solvers.minimize": "minimize",
         "theory.dual_averaging": "LogLogStep LogStep steps_for",
+        "timing.growing": "Growing",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()
     for name in names.split()
