@@ -40,7 +40,9 @@ _MODULE_OF = {
         "problems.linear_system": "LinearSystem",
         "problems.logistic": "LogisticRegression SoftmaxRegression",
         "problems.partition": "Dirichlet Given Iid Shards Shared",
-        "problems.projections": "Ball Box ConvexSet UserSet WholeSpace",
+        "problems.projections": (
+            "AffineSubspace Ball Box ConvexSet L1Ball NuclearNormBall ProductSet Simplex UserSet WholeSpace"
+        ),
         "problems.regularizers": "L2 SmoothNonconvex",
         "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
         "problems.test_functions": "Rosenbrock",

@@ -72,8 +72,8 @@ class ConvexSet(Plain):
         Returns
         -------
         array (..., dim)
-            In the precision of `y`. A point of the set comes back unchanged: bit for bit where membership can be told
-            exactly, and where it is within rounding.
+            In the precision of `y`. A point of the set comes back with the same bits, and where rounding decides whether
+            it is one, on a boundary say, within rounding.
         """
 
     @abstractmethod

@@ -170,7 +170,7 @@ class Ball(ConvexSet):
         norms = np.sqrt(np.einsum("...i,...i->...", v, v))
         scale = radius / np.maximum(norms, floor)  # exactly 1 inside
         inside = norms <= radius
-        if squares_serve and norms.max(initial=0) < np.inf:
+        if squares_serve and np.maximum.reduce(norms, axis=None, initial=0) < np.inf:
             return np.multiply(v, scale[..., np.newaxis], out=out), inside
         rows = ~(norms < np.inf) if squares_serve else np.ones(norms.shape, bool)
         inside = np.array(inside)

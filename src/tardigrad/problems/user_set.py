@@ -26,6 +26,8 @@ _MAGNITUDES, _EACH = (0.1, 1.0, 10.0, 1e4), 3
 #: deviations that an iterative solver's accuracy explains, relative to the projected point and to the point given
 _OF_RESULT, _OF_POINT = 1e-4, 1e-6
 _SEED = 20180710
+#: letters of a set's description in a message
+_NAME = 80
 
 
 class UserSet(ConvexSet):
@@ -247,8 +249,11 @@ def _check_non_expansive(constraint: ConvexSet, y: Array, x: Array, points: Arra
 
 def _check_nearest(constraint: ConvexSet, y: Array, x: Array, others: Array) -> None:
     """The variational inequality <y - P(y), z - P(y)> <= 0, with points of the set that are at hand."""
-    step = lengths(y - x)
-    excess = (others - x) @ (y - x) - step * (1e-3 * lengths(others - x) + _slack(y, x))
+    step, apart, slack = lengths(y - x), lengths(others - x), _slack(y, x)
+    if step <= slack:
+        return
+    # an error of x turns the direction, and moves the point that others are seen from
+    excess = (others - x) @ ((y - x) / step) - apart * (1e-3 + slack / step) - slack
     i = int(np.argmax(excess))
     if excess[i] > 0:
         raise _refusal(
@@ -280,7 +285,9 @@ def _slack(points: Array, projected: Array) -> Any:
 
 
 def _refusal(constraint: ConvexSet, seen: str, advice: str) -> InvalidInputError:
-    return InvalidInputError(f"{constraint!r} is not a projection: {seen}{': ' * bool(advice)}{advice}")
+    name = " ".join(repr(constraint).split())
+    name = name if len(name) <= _NAME else f"{name[: _NAME - 3]}..."
+    return InvalidInputError(f"{name} is not a projection: {seen}{': ' * bool(advice)}{advice}")
 
 
 def _shown(v: Array) -> str:
