@@ -1,7 +1,8 @@
 """A search for points where variational coherence fails: (VC) ``<grad f(x), x - x*> >= 0`` on the feasible set.
 
 Two stages. Feasible points are sampled, half of them pulled towards x* by a random share. Then from the worst of them (and
-from some others) ``phi(x) = <grad f(x), x - x*>`` is made as small as it gets, by projected gradient steps. The gradient of
+from some others) ``phi(x) = <grad f(x), x - x*>`` is made as small as it gets by projected gradient steps, and once more
+from around the worst point, in rounds. The gradient of
 phi is ``grad f(x) + H(x) (x - x*)``; the product with the Hessian H is a difference of gradients along the segment
 from x to x*, which is feasible. So gradients and a projection are all that is asked for, in any dimension.
 
@@ -34,6 +35,8 @@ Array = NDArray[Any]
 _BLOCK = 2**20
 #: length of the differences, as a share of the way to the minimiser
 _SHARE = 1e-4
+#: rounds of searches, and how far towards a sample those after the first begin, seen from the worst point so far
+_ROUNDS, _REACH = 4, 0.6
 #: values that a step of the search may rise above: the largest of so many
 _MEMORY = 10
 
@@ -55,7 +58,7 @@ class Coherence:
     samples, violations : int
         Points sampled, and how many of them violate (VC).
     searches, violating_searches : int
-        Searches started, and how many of them met a violation.
+        Searches started, in all rounds, and how many of them met a violation.
     threshold : float
         A value counts as a violation below -threshold; less is put down to round-off.
     """
@@ -116,7 +119,8 @@ def check_coherence(
     samples : int
         Points to sample.
     searches : int
-        Points to search from: a third those of least value, a third those of least cosine, the others arbitrary.
+        Points to search from: a third those of least value, a third those of least cosine, the others arbitrary. Then
+        three times as many between the worst point met and samples.
     steps : int
         Steps of a search, each of three gradients.
     tolerance : float
@@ -162,18 +166,15 @@ def check_coherence(
     count = min(integer(searches, "searches", low=0), n)
     third = count // 3
     order = np.concatenate([np.argsort(values)[:third], np.argsort(cosines)[:third], rng.permutation(n)[: count - 2 * third]])
-    ends = check.search(x[order], integer(steps, "steps")) if count else np.zeros(0)
-    return Coherence(
-        float(check.least[0]),
-        check.points[0],
-        float(check.least[1]),
-        check.points[1],
-        n,
-        violations,
-        count,
-        int((ends < -check.threshold).sum()),
-        check.threshold,
-    )
+    length, met = integer(steps, "steps"), 0
+    starts = x[order]
+    for _ in range(_ROUNDS if count else 0):
+        met += int((check.search(starts, length) < -check.threshold).sum())
+        worst = check.points[0]
+        starts = worst + _REACH * rng.random((count, 1)) * (x[rng.integers(n, size=count)] - worst)
+    least, points = check.least, check.points
+    searched = count * _ROUNDS
+    return Coherence(float(least[0]), points[0], float(least[1]), points[1], n, violations, searched, met, check.threshold)
 
 
 class _Check:
