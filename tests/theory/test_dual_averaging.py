@@ -148,17 +148,41 @@ def test_what_is_proposed_is_proven_for_the_growth_and_keeps_the_window(growth, 
     assert 0.5 < lipschitz * largest <= 1.01
 
 
-def test_noise_makes_steps_smaller_and_they_balance_the_bound():
-    quiet = steps_for(0.0, 1.0, delay=4, horizon=10_000)
-    noisy = steps_for(0.0, 1.0, delay=4, horizon=10_000, noise=20.0, distance=1.0)
-    a, b = steps(quiet, range(10_000)), steps(noisy, range(10_000))
-    assert b.sum() < a.sum()
+def last_iterate_bound(a, noise, distance):
+    """The bound of the docstring, by brute force."""
+    left, squares = np.cumsum(a[::-1])[::-1], np.cumsum(a[::-1] ** 2)[::-1]
+    tail = (a[:-1] * squares[:-1] / (left[:-1] * left[1:])).sum()
+    return distance**2 / (2 * left[0]) + noise**2 / 2 * (squares[0] / left[0] + tail)
 
-    def bound(a):
-        return (1 + 400 * (a**2).sum()) / (2 * a.sum())
 
-    assert all(bound(b) <= bound(b * factor) * 1.01 for factor in (0.5, 0.8, 1.25, 2.0))
-    assert bound(b) < bound(a)
+@pytest.mark.parametrize("horizon", [1, 2, 10])
+def test_short_runs(horizon):
+    proposed = steps_for(0.0, 2.0, delay=0, noise=1.0, horizon=horizon)
+    assert 0 < proposed(0) <= 0.5
+
+
+@pytest.mark.parametrize("growth", [0.0, 1.0, 2.0])
+def test_noise_makes_steps_smaller_and_they_balance_the_bound(growth):
+    horizon, noise, distance = 5000, 20.0, 1.5
+    quiet = steps_for(growth, 1e-3, delay=0.5, horizon=horizon)  # so small a constant that delays do not limit the steps
+    noisy = steps_for(growth, 1e-3, delay=0.5, horizon=horizon, noise=noise, distance=distance)
+    b = steps(noisy, range(horizon))
+    assert b.sum() < steps(quiet, range(horizon)).sum()
+    best = last_iterate_bound(b, noise, distance)
+    for factor in (0.8, 1.25):
+        assert best < last_iterate_bound(b * factor, noise, distance)
+        c = steps(type(noisy)(noisy.scale, offset=noisy.offset * factor), range(horizon))
+        assert best <= min(last_iterate_bound(c * f, noise, distance) for f in np.linspace(0.5, 2, 31)) * 1.0005
+
+
+def test_the_bound_holds_for_noisy_descent():
+    """Mean of f(last) over many runs of SGD on a quadratic, of gradients that are nearly all noise."""
+    rng = np.random.default_rng(0)
+    a = steps(steps_for(0.0, 1.0, delay=0, horizon=400, noise=3.0, distance=2.0), range(400))
+    x = np.zeros((20_000, 1)) + 2.0
+    for step in a:
+        x -= step * (x + 3.0 * rng.standard_normal(x.shape))
+    assert (x**2).mean() / 2 < last_iterate_bound(a, 3.0, 2.0)
 
 
 @pytest.mark.parametrize(

@@ -180,8 +180,8 @@ def steps_for(
 ) -> StepSequence:
     """Propose steps for delays that grow as was measured, or as is feared.
 
-    The sequence is the first of `PowerStep` (power 3/4), `LogStep` and `LogLogStep` that is proven for the growth. Its scale c
-    and offset minimise the bound ``(distance^2 + noise^2 sum a_n^2) / (2 sum a_n)`` over the horizon, of all that keep
+    The sequence is the first of `PowerStep` (power 3/4), `LogStep` and `LogLogStep` that is proven for the growth. Its scale
+    and offset minimise a bound on the last iterate after ``horizon`` updates, of all that keep
     ``lipschitz * (sum_{r=n}^{n+d_n} a_r) <= 1``.
 
     Parameters
@@ -212,14 +212,20 @@ def steps_for(
     Notes
     -----
     A proposal, not a theorem. Below 3/2 for the sum, gradient descent on a quadratic is stable under any pattern of such
-    delays (Yorke's 3/2 theorem; Erbe, Xia, Yu for recursions), so 1 leaves a margin. The bound is that of averaged SGD
-    without delay on a convex function; it balances noise against progress, and leaves out the bias of old gradients.
+    delays (Yorke's 3/2 theorem; Erbe, Xia, Yu for recursions), so 1 leaves a margin. The bound is that of the last iterate of
+    SGD without delay on a convex function, with S_k the sum of the steps from update k on and V_k that of their squares::
+
+        distance^2 / (2 S_0) + noise^2 / 2 (V_0 / S_0 + sum_k a_k V_k / (S_k S_{k+1}))
+
+    It balances noise against progress, and leaves out the bias of old gradients. Without noise the steps are as large and as
+    even as the delays allow.
 
     References
     ----------
     Zhou et al., ICML 2018, Assumption 3. Yorke, "Asymptotic stability for one dimensional differential-delay equations", J.
     Differential Equations 7, 1970; Erbe, Xia, Yu, "Global stability of a linear nonautonomous delay difference equation", J.
-    Difference Equations and Applications 1, 1995.
+    Difference Equations and Applications 1, 1995. The bound: Defazio, Cutkosky, Mehta, Mishchenko, "Optimal linear decay
+    learning rate schedules and further refinements", 2023, with the gradients' squared norms replaced by the noise.
 
     Examples
     --------
@@ -243,11 +249,11 @@ def steps_for(
     shape = _POWER if exponent + 2 * error < POWER else _LOG if exponent - 2 * error <= 1 else _LOG_LOG
     best = math.inf, 1.0, shape.least
     for offset in np.geomspace(shape.least, max(horizon, 10 * shape.least), 100):
-        window, total, squares = _sums(shape, float(offset), exponent, delay, horizon)
+        window, total, wander = _sums(shape, float(offset), exponent, delay, horizon)
         scale = 1 / (lipschitz * window)
         if noise:
-            scale = min(scale, distance / (noise * math.sqrt(squares)))
-        bound = (distance**2 + (noise * scale) ** 2 * squares) / (2 * scale * total)
+            scale = min(scale, distance / (noise * math.sqrt(total * wander)))
+        bound = distance**2 / (2 * scale * total) + scale * noise**2 * wander / 2
         if bound < best[0]:
             best = bound, scale, float(offset)
     return shape.make(best[1], best[2])
@@ -271,11 +277,20 @@ _LOG_LOG = _Shape(lambda m: 1 / (m * np.log(m) * np.log(np.log(m))), lambda m: n
 
 
 def _sums(shape: _Shape, offset: float, exponent: float, delay: float, horizon: int) -> tuple[float, float, float]:
-    """The largest window, the sum of the steps and that of their squares, over the horizon; within a few per cent."""
-    n = np.concatenate([[0.0], np.geomspace(1, max(horizon, 2), 400)])
-    come = np.minimum(n + delay * np.maximum(n, 1) ** exponent, horizon)
+    """For scale 1: the largest window, the sum of the steps, and what noise^2 / 2 is multiplied by in the bound."""
+    horizon = max(horizon, 3)
+    early = np.geomspace(1, horizon, 300)
+    n = np.unique(np.concatenate([[0.0], early - 1, horizon - early]).round())  # every update at both ends
     steps, integral = shape.step(n + offset), shape.integral(n + offset)
+    come = np.minimum(n + delay * np.maximum(n, 1) ** exponent, horizon)
     window = float((steps + np.maximum(shape.integral(come + offset) - integral, 0.0)).max())
-    total = float(steps[0] + integral[-1] - integral[0])
-    squares = float(steps[0] ** 2 + np.trapezoid(steps**2, n))
-    return window, total, squares
+    left, left_squares = _from_each_on(n, steps), _from_each_on(n, steps**2)
+    tail = _from_each_on(n[:-1], steps[:-1] * left_squares[:-1] / (left[:-1] * (left[:-1] - steps[:-1])))
+    return window, float(left[0]), float(left_squares[0] / left[0] + tail[0])
+
+
+def _from_each_on(n: Floats, values: Floats) -> Floats:
+    """Sums over all whole numbers from each n to the last, of what is known at some of them (Euler and Maclaurin)."""
+    parts = np.diff(n) * (values[1:] + values[:-1]) / 2
+    sums: Floats = np.append(np.cumsum(parts[::-1])[::-1], 0.0) + (values + values[-1]) / 2
+    return sums
