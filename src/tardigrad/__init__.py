@@ -57,6 +57,7 @@ _MODULE_OF = {
         "solvers.linear_result": "LinearResult",
         "solvers.minimize": "minimize",
         "theory.dual_averaging": "LogLogStep LogStep steps_for",
+        "timing.availability": "OnOff OnOffTrace",
         "timing.growing": "Growing",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
     }.items()

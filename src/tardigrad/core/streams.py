@@ -29,6 +29,7 @@ class Domain(IntEnum):
     TIMING = 3
     PARTITION = 4
     PREPARE = 5
+    AVAILABILITY = 6
 
 
 class Stream:
