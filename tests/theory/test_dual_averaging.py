@@ -128,9 +128,10 @@ def test_squares_are_summable_and_sums_are_as_documented():
 
 
 def test_sequences_in_words():
-    assert fitting_sequence(0.3) == "PowerStep with a power in (0.5, 1]"
-    assert fitting_sequence(0.7) == "PowerStep with a power in (0.7, 1]"
+    assert fitting_sequence(0.3) == "PowerStep with power=0.75, scale/n^0.75"
+    assert fitting_sequence(0.8).startswith("LogStep")
     assert fitting_sequence(1.0).startswith("LogStep")
+    assert fitting_sequence(1.05, error=0.03).startswith("LogStep")
     assert fitting_sequence(1.2).startswith("LogLogStep")
 
 

@@ -89,6 +89,6 @@ def _text(seen: Growth, proven: str) -> str:
     whose = "" if seen.client is None else f" (that of client {seen.client})"
     return (
         f"staleness grows like n^{seen.exponent:.2f}{whose}, and the steps are proven for {proven} (Assumption 3): the last"
-        f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent)};"
+        f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent, seen.error)};"
         " tardigrad.steps_for(result.trace.growth(), lipschitz) proposes one with its constants"
     )

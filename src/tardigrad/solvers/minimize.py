@@ -39,9 +39,9 @@ from tardigrad.theory.dual_averaging import steps_for
 UPDATES = 10_000
 #: stochastic gradients that tell the noise, points and power iterations that tell the Lipschitz constant
 SAMPLES, POINTS, ITERATIONS = 16, 3, 8
-#: without a bounded set the minimiser is taken to be so many times farther than the first step of gradient descent
-FARTHER = 10.0
-#: the constant steps that a reply of K workers may be late, in K
+#: without a bounded set the minimiser is taken to be so many times farther than the first step of gradient descent leads
+FARTHER = 3.0
+#: delays that are reckoned with, in numbers of workers
 LATE = 2
 
 
@@ -162,13 +162,13 @@ def _as_start(x0: Any) -> Array:
     """A vector of floats."""
     try:
         start = np.asarray(x0)
+        if np.iscomplexobj(start):
+            raise TypeError
         start = start.astype(start.dtype if start.dtype in (np.float32, np.float64) else np.float64)
     except (TypeError, ValueError):
-        raise InvalidInputError(f"x0 must be a vector of numbers, not {x0!r}") from None
-    if start.ndim != 1 or not start.size or np.iscomplexobj(np.asarray(x0)):
-        raise InvalidInputError(
-            f"x0 must be a vector (dim,) of real numbers, not an array of {np.asarray(x0).dtype} {start.shape}"
-        )
+        raise InvalidInputError(f"x0 must be a vector of real numbers, not {x0!r}") from None
+    if start.ndim != 1 or not start.size:
+        raise InvalidInputError(f"x0 must be a vector (dim,) of real numbers, not an array of shape {start.shape}")
     if not np.isfinite(start).all():
         raise InvalidInputError("x0 has values that are NaN or infinite: start from finite numbers")
     return start
@@ -188,7 +188,7 @@ def propose(problem: UserGradient, feasible: ConvexSet, x: Array, workers: int, 
     """Steps for delays that do not grow, from some gradients at x and at other points.
 
     The noise is that of 16 gradients at x. The Lipschitz constant is the largest of power iterations on differences of
-    gradients with the same random numbers. The minimiser is taken to be half a diameter away, or ten first steps.
+    gradients with the same random numbers. The minimiser is taken to be half a diameter away, or three first steps.
     """
     rng = np.random.default_rng(seed)
     gradients = np.stack([problem.gradient(0, x, problem.sample(0, rng)) for _ in range(SAMPLES)]).astype(np.float64)

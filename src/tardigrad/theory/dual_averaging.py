@@ -156,17 +156,15 @@ def proven_for(step: Any) -> DelayLimit | None:
     return step.proven_for if isinstance(step, StepSequence) else None
 
 
-def fitting_sequence(exponent: float) -> str:
-    """The steps that fit delays O(n^exponent), in words.
+def fitting_sequence(exponent: float, error: float = 0.0) -> str:
+    """The steps that fit delays O(n^exponent), in words; of a measured exponent with its standard error.
 
     Examples
     --------
-    >>> fitting_sequence(1.3)
-    'LogLogStep, scale/(n log n log log n)'
+    >>> fitting_sequence(1.3), fitting_sequence(1.01, error=0.01)
+    ('LogLogStep, scale/(n log n log log n)', 'LogStep, scale/(n log n)')
     """
-    if exponent < POWER:
-        return f"PowerStep with a power in ({max(exponent, 0.5):.2g}, 1]"
-    return "LogStep, scale/(n log n)" if exponent <= 1 else "LogLogStep, scale/(n log n log log n)"
+    return _shape(exponent, error).words
 
 
 def steps_for(
@@ -246,7 +244,7 @@ def steps_for(
     lipschitz = number(lipschitz, "lipschitz", above=0)
     delay, noise = number(delay, "delay", low=0), number(noise, "noise", low=0)
     distance, horizon = number(distance, "distance", above=0), integer(horizon, "horizon")
-    shape = _POWER if exponent + 2 * error < POWER else _LOG if exponent - 2 * error <= 1 else _LOG_LOG
+    shape = _shape(exponent, error)
     best = math.inf, 1.0, shape.least
     for offset in np.geomspace(shape.least, max(horizon, 10 * shape.least), 100):
         window, total, wander = _sums(shape, float(offset), exponent, delay, horizon)
@@ -267,13 +265,31 @@ class _Shape:
     integral: Callable[[Floats], Floats]
     least: float  # offset
     make: Callable[[float, float], StepSequence]
+    words: str
 
 
 _POWER = _Shape(
-    lambda m: m**-POWER, lambda m: m ** (1 - POWER) / (1 - POWER), 1.0, lambda c, offset: PowerStep(c, POWER, offset)
+    lambda m: m**-POWER,
+    lambda m: m ** (1 - POWER) / (1 - POWER),
+    1.0,
+    lambda scale, offset: PowerStep(scale, POWER, offset),
+    f"PowerStep with power={POWER:g}, scale/n^{POWER:g}",
 )
-_LOG = _Shape(lambda m: 1 / (m * np.log(m)), lambda m: np.log(np.log(m)), 2.0, LogStep)
-_LOG_LOG = _Shape(lambda m: 1 / (m * np.log(m) * np.log(np.log(m))), lambda m: np.log(np.log(np.log(m))), 4.0, LogLogStep)
+_LOG = _Shape(lambda m: 1 / (m * np.log(m)), lambda m: np.log(np.log(m)), 2.0, LogStep, "LogStep, scale/(n log n)")
+_LOG_LOG = _Shape(
+    lambda m: 1 / (m * np.log(m) * np.log(np.log(m))),
+    lambda m: np.log(np.log(np.log(m))),
+    4.0,
+    LogLogStep,
+    "LogLogStep, scale/(n log n log log n)",
+)
+
+
+def _shape(exponent: float, error: float) -> _Shape:
+    """The sequence of largest steps that is proven for the growth; an exponent that may be 1 counts as 1."""
+    if exponent + 2 * error < POWER:
+        return _POWER
+    return _LOG if exponent - 2 * error <= 1 else _LOG_LOG
 
 
 def _sums(shape: _Shape, offset: float, exponent: float, delay: float, horizon: int) -> tuple[float, float, float]:
