@@ -23,7 +23,6 @@ from tardigrad.problems.projections import (
     NuclearNormBall,
     ProductSet,
     Simplex,
-    UserSet,
     WholeSpace,
     as_constraint,
     check_projection,
@@ -108,7 +107,7 @@ def support(constraint, g):
     if isinstance(constraint, NuclearNormBall):
         return constraint.radius * np.linalg.norm(g.reshape(*g.shape[:-1], *constraint.shape), 2, axis=(-2, -1))
     if isinstance(constraint, AffineSubspace):
-        inverse = np.linalg.pinv(constraint.A) if len(constraint.A) else np.zeros((g.shape[-1], 0))
+        inverse = np.linalg.pinv(constraint.A, rcond=1e-12) if len(constraint.A) else np.zeros((g.shape[-1], 0))
         along = g - g @ constraint.A.T @ inverse.T
         return np.where(norms(along) <= 1e-12 * norms(g), g @ (inverse @ constraint.b), np.inf)
     assert isinstance(constraint, WholeSpace)
@@ -148,8 +147,8 @@ def test_the_residual_supports_the_set_at_the_projection(constraint, dtype, roun
     g = y.astype(float) - x
     g[norms(g) <= rounding * norms(y)] = 0  # what is left of points of the set
     if isinstance(constraint, AffineSubspace):  # a residual that is orthogonal up to rounding only supports no plane
-        along = g - g @ constraint.A.T @ np.linalg.pinv(constraint.A).T if len(constraint.A) else g
-        assert (norms(along) <= rounding * norms(y)).all()
+        along = g - g @ constraint.A.T @ np.linalg.pinv(constraint.A, rcond=1e-12).T if len(constraint.A) else g
+        assert (norms(along) <= rounding * (1 + norms(y))).all()
         g -= along
     assert (support(constraint, g) - (g * x).sum(axis=-1) <= rounding * norms(g) * (1 + norms(x) + norms(y))).all()
     assert (violation(constraint, x.astype(float)) <= rounding * (1 + norms(x) + norms(y))).all()
@@ -290,7 +289,8 @@ def test_a_product_projects_each_part():
 @every_set
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_corners_and_inner_points_come_back_with_the_same_bits(constraint, dtype):
-    x = inner_points(constraint).astype(dtype)
+    x = inner_points(constraint)
+    x = x[(np.abs(x) < np.finfo(dtype).max).all(axis=-1)].astype(dtype)
     kept = x.copy()
     back = constraint.project(x)
     assert back.tobytes() == x.tobytes() == kept.tobytes()
@@ -384,15 +384,20 @@ def test_rows_have_the_same_bits_alone_and_in_a_batch(constraint, dtype):
     y = points(40, dtype)
     y[3], y[4], y[5] = 0, y[5] * (1e30 if dtype == np.float32 else 1e300), np.nan
     y[6, 1], y[7, 2], y[8] = np.nan, np.inf, y[8] * (1e-35 if dtype == np.float32 else 1e-290)
-    x = constraint.project(y)
+    x = with_one_nan(constraint.project(y))
     assert x.dtype == dtype
     for row, projected in zip(y, x, strict=True):
-        assert same_bits(constraint.project(row), projected)
+        assert same_bits(with_one_nan(constraint.project(row)), projected)
     shaped = constraint.project(y.reshape(4, 5, 2, DIM))
-    assert same_bits(shaped.reshape(-1, DIM), x)
+    assert same_bits(with_one_nan(shaped.reshape(-1, DIM)), x)
     for layout in (np.asfortranarray(y), np.repeat(y, 2, axis=1)[:, ::2], y[:, ::-1].copy()[:, ::-1]):
-        assert same_bits(np.ascontiguousarray(constraint.project(layout)), x)
+        assert same_bits(with_one_nan(constraint.project(layout)), x)
     assert constraint.project(y[:0]).shape == (0, DIM)
+
+
+def with_one_nan(x):
+    """NaN has a sign, which means nothing and depends on the instruction."""
+    return np.where(np.isnan(x), x.dtype.type(np.nan), np.ascontiguousarray(x))
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7, 16, 101, 1000, 9001])
@@ -693,7 +698,7 @@ def test_sets_of_this_space_are_taken_as_they_are(constraint):
 def test_what_stands_for_a_set():
     assert as_constraint(None, 3) == WholeSpace()
     assert as_constraint(scipy.optimize.Bounds(0, 2), 3) == Box(0.0, 2.0)
-    assert as_constraint(scipy.optimize.Bounds([0, -np.inf], 2), 2) == Box([0.0, -np.inf], 2.0)
+    assert as_constraint(scipy.optimize.Bounds([0, -np.inf], 2), 2) == Box([0.0, -np.inf], [2.0, 2.0])
     assert as_constraint(scipy.optimize.Bounds(), 2) == Box(-np.inf, np.inf)
 
 

@@ -144,12 +144,17 @@ def as_floats(y: Array) -> Array:
     return y if isinstance(y, np.ndarray) and y.dtype.kind == "f" else np.asarray(y, np.float64)
 
 
+def contiguous_rows(y: Array) -> Array:
+    """The same points with the coordinates of each side by side: sums over a row then have the same bits always."""
+    return y if y.strides[-1] == y.itemsize else np.ascontiguousarray(y)
+
+
 def lengths(v: Array) -> Array:
     """Euclidean norms over the last axis, right also where squares would overflow or vanish."""
     largest = np.abs(v).max(axis=-1, initial=0)
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = v / np.where(largest > 0, largest, 1)[..., np.newaxis]
-        found: Array = largest * np.sqrt(np.einsum("...i,...i->...", scaled, scaled))
+        found: Array = largest * np.sqrt(np.vecdot(scaled, scaled))
     return found
 
 

@@ -17,7 +17,15 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 from tardigrad.core.validate import number
-from tardigrad.problems.convex_set import ConvexSet, as_floats, check_vector, deliver, lengths, number_or_vector
+from tardigrad.problems.convex_set import (
+    ConvexSet,
+    as_floats,
+    check_vector,
+    contiguous_rows,
+    deliver,
+    lengths,
+    number_or_vector,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +112,7 @@ class Box(ConvexSet):
         x = np.where(closed, between, x)
         # the share of the coordinates that lie on a bound runs from none, inner points, to all, corners
         on_bound = rng.random(low.shape) < rng.uniform(-0.5, 1.5, (*shape, 1))
-        bound = np.where(rng.random(low.shape) < 0.5, low, high)
+        bound = np.where(np.isfinite(low) & ((rng.random(low.shape) < 0.5) | np.isinf(high)), low, high)
         return self.project(np.where(on_bound & np.isfinite(bound), bound, x))
 
     def diameter(self, dim: int) -> float:
@@ -167,7 +175,9 @@ class Ball(ConvexSet):
     def _shrink(self, v: Array, out: Array | None) -> tuple[Array, Array]:
         """Projection onto the ball around 0, and which points lay in it."""
         radius, _, floor, squares_serve = self._numbers_in(v.dtype)
-        norms = np.sqrt(np.einsum("...i,...i->...", v, v))
+        v = contiguous_rows(v)
+        with np.errstate(over="ignore", invalid="ignore"):
+            norms = np.sqrt(np.vecdot(v, v))
         scale = radius / np.maximum(norms, floor)  # exactly 1 inside
         inside = norms <= radius
         if squares_serve and np.maximum.reduce(norms, axis=None, initial=0) < np.inf:
@@ -206,6 +216,6 @@ def _shrink_scaled(v: Array, radius: Any) -> tuple[Array, Array]:
     """The same of rows (k, dim), each scaled by its largest entry, so that no square overflows or vanishes."""
     largest = np.abs(v).max(axis=-1, keepdims=True)
     direction = v / np.where(largest > 0, largest, 1)
-    limit = radius / np.maximum(np.sqrt(np.einsum("...i,...i->...", direction, direction)), 1)[..., np.newaxis]
+    limit = radius / np.maximum(np.sqrt(np.vecdot(direction, direction)), 1)[..., np.newaxis]
     inside = largest <= limit
     return np.where(inside, v, direction * limit), inside[..., 0]

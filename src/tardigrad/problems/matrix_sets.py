@@ -19,7 +19,7 @@ from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.core.worker import single_threaded_blas
-from tardigrad.problems.convex_set import ConvexSet, as_floats, deliver
+from tardigrad.problems.convex_set import ConvexSet, as_floats, contiguous_rows, deliver
 from tardigrad.problems.simplex_sets import Simplex, onto_simplex
 
 #: how far off A x = b may be where it is called solvable, in roundings
@@ -89,9 +89,12 @@ class AffineSubspace(ConvexSet):
         y = as_floats(y)
         basis, offset, size, rounding = self._numbers_in(y.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
-            row = y[..., np.newaxis, :]
+            row = contiguous_rows(y)[..., np.newaxis, :]
             residual = np.matmul(row, basis.T) - offset
-            x = y - np.matmul(residual, basis)[..., 0, :]
+            row = row - np.matmul(residual, basis)
+            # once more: what rounding left is as large as y, which may be far away
+            row -= np.matmul(np.matmul(row, basis.T) - offset, basis)
+        x = row[..., 0, :]
         off = np.abs(residual[..., 0, :]).max(axis=-1, initial=0)
         member = off <= rounding * np.maximum(np.abs(y).max(axis=-1, initial=0), size)
         np.copyto(x, y, where=member[..., np.newaxis])

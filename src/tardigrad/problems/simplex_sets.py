@@ -20,7 +20,7 @@ from tardigrad.core.validate import number
 from tardigrad.problems.convex_set import ConvexSet, as_floats, check_vector, deliver, number_or_vector
 
 #: by how many roundings the sum of a point of the simplex may be off
-_ROUNDINGS = 4
+_ROUNDINGS = 16
 
 
 @dataclass(frozen=True, eq=False)
