@@ -81,6 +81,12 @@ def test_a_function_of_less_precision_passes():
     assert np.allclose(constraint.project(Y), np.clip(Y, 0, 1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("constraint", [Ball(1.0), Simplex(), Box(0.0, 1.0), Ball(0.1, 5.0)])
+def test_a_projection_of_five_digits_passes(constraint):
+    rng = np.random.default_rng(0)
+    as_constraint(lambda y: constraint.project(y) * (1 + 1e-5 * rng.uniform(-1, 1, y.shape)), DIM)
+
+
 def test_an_iterative_projection_passes():
     """Dykstra's method for a ball and a halfspace, 100 rounds."""
 
@@ -123,6 +129,18 @@ def test_a_function_of_vectors_is_called_for_each_row(function):
     x = constraint.project(Y)
     assert counting.shapes == [(DIM,)] * 40
     assert same_bits(x, np.stack([function(y) for y in Y]))
+
+
+def test_a_function_that_changes_rows_in_place_is_given_vectors():
+    def project(y):
+        x = np.clip(y, 0, 1)
+        if y.ndim > 1:
+            y *= 2
+        return x
+
+    constraint, y = as_constraint(project, DIM), Y.copy()
+    assert np.array_equal(constraint.project(y), np.clip(Y, 0, 1))
+    assert same_bits(y, Y)
 
 
 @pytest.mark.parametrize("dim", [2, 3, 5, 13])
