@@ -258,9 +258,9 @@ def test_ties_share_alike():
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def test_a_long_simplex_point_adds_up(dtype):
-    """The sum of running sums' roundings would be off by 1e-3 in float32."""
-    y = (np.random.default_rng(0).random(200_000) * 1e-6).astype(dtype)
-    assert abs(Simplex().project(y).sum(dtype=float) - 1) <= 200 * np.finfo(dtype).eps
+    """The threshold from running sums alone leaves a sum that is off by 16 roundings and more."""
+    y = (np.random.default_rng(0).random(200_000) * 1e-4).astype(dtype)
+    assert abs(Simplex().project(y).sum(dtype=float) - 1) <= 4 * np.finfo(dtype).eps
 
 
 def test_nuclear_norm_ball_of_vectors_is_a_euclidean_ball():
