@@ -1,0 +1,1 @@
+"""What a run or a problem is like, seen through its theory."""
