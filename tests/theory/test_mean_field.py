@@ -169,3 +169,9 @@ def test_a_gradient_that_jumps_does_not_hang(monkeypatch):
     monkeypatch.setattr("tardigrad.theory.mean_field.MOST_GRADIENTS", 2000)
     with pytest.raises(InvalidInputError, match=r"followed to t = 0.5.* with 2000 gradients: .* not continuous"):
         mean_field(np.sign, whole, [0.5], [0.0, 10.0])
+
+
+def test_a_time_may_come_twice():
+    y = mean_field(whole, whole, [1.0], [0.0, 0.0, 1.0, 1.0, 2.0])[:, 0]
+    assert (y[0], y[2]) == (y[1], y[3])
+    np.testing.assert_allclose(y[[0, 2, 4]], np.exp([0, -1, -2]), atol=1e-6)

@@ -41,7 +41,7 @@ def problem_coherence(problem: Problem, minimiser: Any = None, constraint: Any =
     feasible = getattr(problem, "constraint", None) if constraint is None else constraint
     if feasible is None:
         raise InvalidInputError(
-            f"{type(problem).__name__} has no feasible set to sample: pass one, constraint=Ball(...), that holds all of interest"
+            f"{type(problem).__name__} has no feasible set to sample: pass one, such as constraint=Ball(10.0)"
         )
     found = as_constraint(feasible, problem.dim)
     return check_coherence(
@@ -53,7 +53,9 @@ def known_minimiser(problem: Problem, minimiser: Any = None) -> Any:
     """The minimiser given, or the problem's own."""
     p = getattr(problem, "minimiser", None) if minimiser is None else minimiser
     if p is None:
-        raise InvalidInputError(f"{type(problem).__name__} knows no minimiser: pass one, minimiser=array of {problem.dim} numbers")
+        raise InvalidInputError(
+            f"{type(problem).__name__} knows no minimiser: pass one, minimiser=array of {problem.dim} numbers"
+        )
     return p
 
 

@@ -21,7 +21,7 @@ from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
-from tardigrad.core.steps import StepSequence
+from tardigrad.core.steps import Step, StepSequence
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.diagnostics.coherence import exact_gradient, known_minimiser
@@ -133,12 +133,12 @@ def diagnose(
     problem = result.problem if problem is None else problem
     if problem is None:
         raise RunFileError("the run was saved without its problem: pass it, diagnose(result, problem=...)")
-    _check(result)
+    rule = _rule_of(result)
     p = np.asarray(known_minimiser(problem, minimiser), float)
-    feasible = as_constraint(result.rule.constraint, problem.dim)
+    feasible = as_constraint(rule.constraint, problem.dim)
     if p.shape != (problem.dim,) or not feasible.contains(p, 1e-9 * (1 + float(np.linalg.norm(p)))):
         raise InvalidInputError(f"minimiser must be a feasible point of {problem.dim} numbers, not {p!r:.200}")
-    times = _times(result)
+    times = _times(rule.step, result.trace.updates)
     length = number(times[-1] / 10 if window is None else window, "window", above=0.0, high=float(times[-1]))
     version = _versions(times, integer(points, "points", low=3))
     read = _read_at(result, version[:-1])
@@ -160,25 +160,28 @@ def diagnose(
     )
 
 
-def _check(result: Result) -> None:
+def _rule_of(result: Result) -> DASGD | DAGD:
+    """The run's rule; an error where there is nothing to diagnose."""
     rule, trace = result.rule, result.trace
     if not isinstance(rule, (DASGD, DAGD)):
         raise InvalidInputError(f"diagnose is for runs of DASGD and DAGD, whose dual variable it follows, not of {rule!r:.100}")
-    if not isinstance(rule.step, StepSequence) and np.ndim(rule.step) or rule.batch_shape:
-        raise InvalidInputError("the run has a step size for each replica, so they have no time in common: diagnose a run of one")
+    if rule.batch_shape:
+        raise InvalidInputError(
+            "the run has a step size for each replica, so they have no time in common: diagnose a run of one"
+        )
     if not result.replayable:
         raise ReplayError("this run cannot be replayed: its workers read the iterate while it was being changed")
     if not trace.updates:
         raise InvalidInputError("the run has no updates to diagnose")
     if trace["worker"][0] == FOR_EACH:
         raise InvalidInputError(
-            "in this run each replica read a version of its own, so it has no one bias: diagnose a run in which all read the same"
+            "in this run each replica read a version of its own, so it has no one bias: diagnose one in which all read the same"
         )
+    return rule
 
 
-def _times(result: Result) -> Array:
+def _times(step: Step, n: int) -> Array:
     """0, a[1], a[1] + a[2], ..."""
-    step, n = result.rule.step, result.trace.updates
     steps = map(step, range(n)) if isinstance(step, StepSequence) else itertools.repeat(step, n)
     return np.concatenate([[0.0], np.cumsum(np.fromiter(steps, float, n))])
 

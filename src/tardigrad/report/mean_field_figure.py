@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-- replicas are drawn as their median and the band from the least to the largest.
+- replicas are drawn as their median, and where that is a line with the band from the least to the largest.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def draw_mean_field(diagnosis: Any, path: str | Path | None = None) -> Any:
     staleness = tidy(panels[0, 1], "Staleness of the gradient applied", "update")
     staleness.plot(version, diagnosis.staleness, ".", markersize=2.5, color=COLOURS[0])
     bias = tidy(panels[1, 0], "Bias |grad f(x read) - grad f(x)|", "update")
-    _curve(bias, version, diagnosis.bias, COLOURS[0])
+    _curve(bias, version, diagnosis.bias, COLOURS[0], linestyle="", marker=".", markersize=2.5)
     bias.set_xscale("log")
     title = f"Distance from the flow within {diagnosis.window:.3g} from there"
     distance = tidy(panels[1, 1], title, "time: sum of the steps")
@@ -64,6 +64,6 @@ def _curve(axes: Any, x: Array, values: Array, colour: str, label: str | None = 
     if not seen.any():
         table, seen = np.zeros_like(table), np.ones_like(seen)
     x, table = x[seen], table[seen]
-    axes.plot(x, np.nanmedian(table, axis=1), color=colour, linewidth=1.4, label=label, **style)
-    if table.shape[1] > 1:
+    axes.plot(x, np.nanmedian(table, axis=1), color=colour, label=label, **{"linewidth": 1.4, **style})
+    if table.shape[1] > 1 and style.get("linestyle") != "":  # points have no band: it would be a thicket
         axes.fill_between(x, np.nanmin(table, axis=1), np.nanmax(table, axis=1), color=colour, alpha=0.2, linewidth=0)

@@ -81,7 +81,7 @@ def mean_field(gradient: Map, project: Map, y0: Any, times: Any, *, rtol: float 
     y0 : array (..., dim)
         Where it starts.
     times : array (n,)
-        When to look, rising.
+        When to look, in order.
     rtol, atol : float
         Error that a step of the solver (scipy, RK45) may make: ``atol + rtol |y|`` in each component. With the defaults about
         1e-6 of error add up, most of it where the flow meets or leaves the set's boundary.
@@ -111,12 +111,13 @@ def mean_field(gradient: Map, project: Map, y0: Any, times: Any, *, rtol: float 
 
     follow = _Flow(gradient, project, y0.shape)
     span = (float(times[0]), float(times[-1]))
+    distinct, place = np.unique(times, return_inverse=True)
     precision = {"rtol": number(rtol, "rtol", above=0), "atol": number(atol, "atol", above=0)}
     with np.errstate(all="ignore"):  # what is not finite is told by an error
-        found = solve_ivp(follow, span, y0.ravel(), t_eval=times, **precision)
+        found = solve_ivp(follow, span, y0.ravel(), t_eval=distinct, **precision)
     if not found.success:
         raise InvalidInputError(f"the mean-field equation has no solution from t = {span[0]:g} to {span[1]:g}: {found.message}")
-    values: Array = found.y.T.reshape(len(times), *y0.shape)
+    values: Array = found.y.T.reshape(len(distinct), *y0.shape)[place]
     return values
 
 
