@@ -65,6 +65,7 @@ def test_the_bias_is_that_of_the_delay():
     """With delay 2 the gradients differ by x[n-2] - x[n]."""
     result = bowl_run(0.1, 40, delay=2, snapshot_every=1)
     found = diagnose(result)
+    assert found.window == pytest.approx(0.4)  # a tenth of the time
     x = result.history.x
     read = np.maximum(np.arange(40) - 2, 0)
     np.testing.assert_array_equal(found.staleness, np.arange(40) - read)
@@ -175,7 +176,7 @@ def test_the_picture_has_four_panels(tmp_path):
         (lambda: bowl_run(0.1, 20, constraint=td.Box(-1.0, 0.5)), {}, "feasible point of 2 numbers"),
         (lambda: bowl_run(0.1, 20), {"points": 2}, "points"),
         (lambda: bowl_run(np.array([0.1, 0.2]), 20), {}, "a step size for each replica"),
-        (lambda: bowl_run(0.1, 20, delay=td.UniformDelay(np.array([0.1, 0.5])), replicas=2), {}, "a version of its own"),
+        (lambda: bowl_run(0.1, 20, delay=td.UniformDelay(np.array([0.1, 0.5])), replicas=2), {}, "so it has no one bias"),
     ],
 )
 def test_what_cannot_be_diagnosed_is_refused(make, options, message):
@@ -203,6 +204,10 @@ def test_the_exact_gradient_weighs_clients():
     np.testing.assert_allclose(exact_gradient(problem)(x), problem.full_gradient(x), rtol=1e-12)
     shared = td.LeastSquares((X, X.sum(1)), td.Shared(3))
     np.testing.assert_allclose(exact_gradient(shared)(x), shared.full_gradient(x), rtol=1e-12)
+    asked = []
+    shared.gradient = lambda client, x: asked.append(client)
+    exact_gradient(shared)(x)
+    assert asked == [0]  # one client has all the data
 
 
 def test_coherence_of_problems():
@@ -215,3 +220,11 @@ def test_coherence_of_problems():
         problem_coherence(problem, constraint=td.Ball(5.0))
     with pytest.raises(td.InvalidInputError, match="no feasible set"):
         problem_coherence(problem, np.ones(3))
+
+
+def test_a_users_function_has_no_exact_gradient():
+    result = td.minimize(
+        lambda x, rng: x - rng.normal(size=2), np.ones(2), engine=td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(20)
+    )
+    with pytest.raises(td.InvalidInputError, match="no exact gradients"):
+        diagnose(result, np.zeros(2))

@@ -58,6 +58,18 @@ def test_it_finds_the_double_wells_violation(dim):
     assert found.worst_cosine == pytest.approx(-1, abs=1e-3)
 
 
+def test_the_search_is_not_slow_in_a_narrow_valley():
+    scales = 10.0 ** np.arange(6)
+    well = DoubleWell(6)
+    found = check_coherence(
+        lambda x: well.exact_gradient(x) * scales,
+        lambda rng, n: rng.uniform(-2, 2, (n, 6)),
+        well.constraint.project,
+        well.minimiser,
+    )
+    assert found.worst_value == pytest.approx(-0.501584, rel=1e-3)
+
+
 @pytest.mark.parametrize(("sharpness", "violated"), [(6.0, True), (600.0, False)])
 def test_a_dent_is_found_if_its_slopes_reach_far_enough(sharpness, violated):
     """A bowl with a dent on the ball of radius 3 in five dimensions. The narrow one is missed, and so no proof is claimed."""
@@ -90,6 +102,22 @@ def test_it_invents_no_violation(minimiser):
     assert (found.violations, found.violating_searches) == (0, 0)
     assert 0 < found.worst_cosine < 0.3
     assert "no proof" in str(found)
+
+
+def test_round_off_is_no_violation():
+    """Along a line of minimisers the inner products are 0, give or take."""
+    A = np.array([[0.1, 0.7, -0.3]])
+    null = np.linalg.svd(A)[2][1:]
+    found = check_coherence(
+        lambda x: (x - 1 / 3) @ A.T @ A,
+        lambda rng, n: 1 / 3 + rng.normal(size=(n, 2)) @ null + (np.arange(n) % 4 == 0)[:, None] * A,
+        lambda x: x,
+        np.full(3, 1 / 3),
+    )
+    assert found.worst_value < 0  # so without a threshold there would be one
+    assert not found.violated
+    assert (found.violations, found.violating_searches) == (0, 0)
+    assert found.worst_cosine > -1e-3
 
 
 def test_the_ridges_pass():

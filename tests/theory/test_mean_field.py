@@ -138,6 +138,8 @@ def test_the_distance_of_the_flow_itself_is_round_off_and_thinning():
     times, y = euler(0.001, 2000)
     whole_window = flow_distance(whole, whole, times, y, 0.0, 2.0, points=10_000)
     assert flow_distance(whole, whole, times, y, 0.0, 2.0, points=50) == pytest.approx(whole_window, rel=1e-2)
+    coarse = flow_distance(whole, whole, times, np.where(times[:, None] == times[1001], 9.0, y), 0.0, 2.0, points=2)
+    assert coarse < 0.01  # only the ends are looked at, not the outlier between them
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.task import Array
 from tardigrad.problems.projections import as_constraint
+from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.theory.coherence import Coherence, check_coherence
 
 
@@ -61,6 +62,11 @@ def known_minimiser(problem: Problem, minimiser: Any = None) -> Any:
 
 def exact_gradient(problem: Problem) -> Callable[[Array], Array]:
     """Grad f of points (..., dim): the weighted sum over clients, of one client where all have the same data."""
+    if isinstance(problem, UserGradient):
+        raise InvalidInputError(
+            "a function gradient(x, rng) gives no exact gradients, which this needs: define a Problem whose gradient(client, x)"
+            " without a sample is exact"
+        )
     if problem.shared_data or problem.n_clients == 1:
         return lambda x: problem.gradient(0, x)
 
