@@ -7,6 +7,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.datasets import load
+from tardigrad.diagnostics.coherence import problem_coherence
 from tardigrad.problems.data import Dataset
 from tardigrad.problems.partition import Iid, Shared
 from tardigrad.problems.sigmoid_regression import SigmoidRegression
@@ -48,6 +49,7 @@ def test_planted_labels_are_coherent_and_not_convex():
     x = problem.constraint.sample(np.random.default_rng(1), (40_000,), problem.dim)
     values = np.sum(problem.gradient(0, x) * (x - problem.minimiser), axis=-1)
     assert (values > 0).all()
+    assert not problem_coherence(problem, samples=2000, searches=20, steps=100).violated
     middle = (x[:-1] + x[1:]) / 2
     assert np.mean(problem.loss(middle[:4000]) > (problem.loss(x[:4000]) + problem.loss(x[1:4001])) / 2) > 0.01
 

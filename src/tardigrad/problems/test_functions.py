@@ -115,7 +115,8 @@ class Rosenbrock(NoisyFunction):
     Notes
     -----
     It is not variationally coherent on the box, unlike what the paper says: with two variables
-    ``<grad f(x), x - x*> = 2 - 50 = -48`` at (0, 1/2).
+    ``<grad f(x), x - x*> = 2 - 50 = -48`` at (0, 1/2); with 101 it falls to -1496.17, where 0 and .352 take turns.
+    `tardigrad.diagnostics.coherence.problem_coherence` finds both points.
 
     Examples
     --------
