@@ -259,3 +259,8 @@ def test_a_sample_serves_at_several_points():
         np.testing.assert_allclose(problem.gradient(0, np.ones(3), sample) - first, 1.0)
         assert problem.gradient(0, np.zeros(3), sample).tobytes() == first.tobytes()
         assert problem.gradient(0, np.zeros(3), problem.sample(0, rng)).tobytes() != first.tobytes()
+
+
+def test_there_is_no_exact_gradient():
+    with pytest.raises(td.InvalidInputError, match="there is no exact one"):
+        td.run(td.DAGD(0.1), td.UserGradient(noisy, 3), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(3))

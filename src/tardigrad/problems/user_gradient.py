@@ -82,7 +82,7 @@ class UserGradient(Problem):
         if x.ndim > 1:
             return np.stack([self.gradient(client, row, sample) for row in x])
         if sample is None:
-            sample = self.sample(client, np.random.default_rng(0))
+            raise InvalidInputError("of a user's stochastic gradient there is no exact one: DAGD and diagnoses cannot have it")
         generator, state = sample
         generator.bit_generator.state = state
         found = np.asarray(self.function(x, generator))
