@@ -48,7 +48,7 @@ _MODULE_OF = {
         "problems.regularizers": "L2 SmoothNonconvex",
         "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
         "problems.sigmoid_regression": "SigmoidRegression",
-        "problems.test_functions": "DoubleWell Ridges Rosenbrock",
+        "problems.test_functions": "DoubleWell Quadratic Ridges Rosenbrock",
         "problems.user_gradient": "UserGradient",
         "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",

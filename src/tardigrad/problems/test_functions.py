@@ -2,7 +2,7 @@
 
 Variational coherence (VC) is ``<grad f(x), x - x*> >= 0`` on the feasible set, with equality at minimisers only: then
 dual averaging converges however late its gradients come (Zhou et al. 2018, Theorem 4.6). `Ridges` has it by proof,
-`SigmoidRegression` too; `Rosenbrock` and `DoubleWell` have it not.
+`SigmoidRegression` too, and `Quadratic` as all convex functions; `Rosenbrock` and `DoubleWell` have it not.
 
 Rules of this file:
 
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng, noise_shape
 from tardigrad.core.task import Array
@@ -151,6 +152,66 @@ class Rosenbrock(NoisyFunction):
         gap[self.dim - 1 :: self.dim] = 0
         gradient[1:] += gap
         return gradient.reshape(x.shape)
+
+
+class Quadratic(NoisyFunction):
+    """``f(x) = sum_i eigenvalues[i] (x[i] - minimiser[i])^2 / 2`` on a ball around the origin; convex.
+
+    Parameters
+    ----------
+    eigenvalues : array (dim,)
+        Positive; the largest is the gradient's Lipschitz constant.
+    minimiser : array (dim,), optional
+        A point of the ball; by default that in the direction (1, ..., 1) half-way to its boundary.
+    radius : float
+        Of the ball.
+    noise, n_clients
+        As for `NoisyFunction`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> problem = Quadratic([1.0, 4.0], minimiser=[0.0, 0.5])
+    >>> float(problem.objective(np.zeros(2))), problem.gradient(0, np.zeros(2)).tolist()
+    (0.5, [0.0, -2.0])
+    """
+
+    def __init__(
+        self, eigenvalues: Any, minimiser: Any = None, radius: float = 1.0, noise: float = 1.0, n_clients: int = 1
+    ) -> None:
+        self.eigenvalues = _vector(eigenvalues, "eigenvalues")
+        super().__init__(len(self.eigenvalues), noise, n_clients, low=1)
+        if not (self.eigenvalues > 0).all():
+            raise InvalidInputError(f"eigenvalues must be positive, not {self.eigenvalues.min():g}")
+        ball = Ball(radius)
+        self.constraint, self.radius = ball, ball.radius
+        middle = np.full(self.dim, ball.radius / 2 / np.sqrt(self.dim))
+        self.minimiser = middle if minimiser is None else _vector(minimiser, "minimiser")
+        if self.minimiser.shape != (self.dim,) or not self.constraint.contains(self.minimiser):
+            raise InvalidInputError(f"minimiser must be {self.dim} numbers within the ball of radius {radius:g}")
+
+    def fields(self) -> dict[str, Any]:
+        mine = {"eigenvalues": self.eigenvalues, "minimiser": self.minimiser, "radius": self.radius}
+        return {**mine, "noise": self.noise, "n_clients": self.n_clients}
+
+    def objective(self, x: Array) -> Array:
+        return np.sum(self.eigenvalues * (x - self.minimiser) ** 2, axis=-1) / 2
+
+    def exact_gradient(self, x: Array) -> Array:
+        gradient = x - self.minimiser
+        gradient *= self.eigenvalues
+        return gradient
+
+
+def _vector(value: Any, name: str) -> Array:
+    """A vector of finite numbers."""
+    try:
+        found = np.array(value, float)
+    except (TypeError, ValueError):
+        found = np.array(np.nan)
+    if found.ndim != 1 or not found.size or not np.isfinite(found).all():
+        raise InvalidInputError(f"{name} must be a vector of finite numbers, not {value!r}")
+    return found
 
 
 class Ridges(NoisyFunction):
