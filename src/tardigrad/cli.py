@@ -137,7 +137,9 @@ def _plain(value: Any) -> Any:
 
 @app.command()
 def bench(
-    name: Annotated[str, typer.Argument(help="Which benchmark: simulator, engines, linear, crash or soak (10 minutes).")],
+    name: Annotated[
+        str, typer.Argument(help="Which benchmark: simulator, engines, linear, dasgd, crash or soak (10 minutes).")
+    ],
     as_json: AsJson = False,
 ) -> None:
     """Measure speed beside a control in the same run."""
