@@ -1,10 +1,21 @@
 """Examples run, and what they compute is right; how fast anything is, no test says."""
 
+import gc
 import importlib.util
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
+import cloudpickle
 import numpy as np
 import pytest
+
+import tardigrad as td
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 DISC = ((2.0, 0.6, 0.6, 0.1, -0.2, 0.0),)
@@ -168,3 +179,165 @@ def test_wrong_options_are_named(tomography, wrong, tmp_path, capsys):
         tomography.main([*wrong, "--out", str(tmp_path / "new")])
     assert wrong[0] in capsys.readouterr().err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.fixture
+def volunteer_grid(monkeypatch):
+    """The example as a module, with gradients that cost nothing."""
+    spec = importlib.util.spec_from_file_location("volunteer_grid", EXAMPLES / "volunteer_grid.py")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(__import__("sys").modules, "volunteer_grid", module)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "SCENARIOS", 200)
+    cloudpickle.register_pickle_by_value(module)  # workers cannot import it
+    yield module
+    cloudpickle.unregister_pickle_by_value(module)
+    gc.collect()  # results that are parts of a ring keep the memory of their traces open until then
+
+
+def test_the_best_portfolio_fulfils_its_optimality_conditions(volunteer_grid):
+    market = volunteer_grid.Portfolio.random(seed=3)
+    x, gradient = market.best, market.covariance @ market.best - market.returns
+    assert x.min() >= 0
+    assert x.sum() == pytest.approx(1)
+    assert 2 < (x > 0).sum() < len(x)  # the constraint matters
+    held = x > 1e-9
+    assert np.ptp(gradient[held]) < 1e-9
+    assert gradient[~held].min() > gradient[held].mean() - 1e-9
+    assert market.gap(np.full(len(x), 1 / len(x))) > 0.1
+
+
+def test_gradients_of_scenarios_are_right_in_the_mean(volunteer_grid):
+    market = volunteer_grid.Portfolio.random(seed=3)
+    x, rng = np.linspace(0, 0.1, 30), np.random.default_rng(0)
+    gradient = market.gradient()
+    mean = np.mean([gradient(x, rng) for _ in range(500)], axis=0)
+    np.testing.assert_allclose(mean, market.covariance @ x - market.returns, atol=0.02)
+
+
+def test_volunteers_stop_for_longer_and_longer_and_the_own_worker_never(volunteer_grid):
+    timing = volunteer_grid.volunteers(3, 0.1)
+    events = list(volunteer_grid._events(timing, 3, 10.0))
+    assert {worker for _, worker, _ in events} == {1, 2}
+    for worker in (1, 2):
+        mine = sorted((seconds, goes_on) for seconds, number, goes_on in events if number == worker)
+        assert [goes_on for _, goes_on in mine] == [i % 2 == 1 for i in range(len(mine))]
+        stops = volunteer_grid._stops([(seconds, worker, goes_on) for seconds, goes_on in mine], worker, 10.0)
+        late = [(begin, length) for begin, length in stops[:-1] if begin > 1]
+        assert late
+        assert all(length == pytest.approx(0.1 * begin) for begin, length in late)
+
+
+class Sleepers:
+    """Stands for an engine with three processes that only sleep."""
+
+    workers = 3
+
+    def __init__(self):
+        self.processes = [subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) for _ in range(3)]
+        self.pids = [process.pid for process in self.processes]
+
+    def states(self):
+        return [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in self.pids]
+
+    def close(self):
+        for process in self.processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="states of processes are read from /proc")
+def test_a_grid_stops_processes_and_lets_all_go_on_at_its_end(volunteer_grid):
+    sleepers = Sleepers()
+    try:
+        # volunteers are stopped at once and for long
+        timing = td.OnOff(td.Constant(0.01), td.Constant(1e6))
+        grid = volunteer_grid.Grid(sleepers, timing, 50.0)
+        grid.observe(SimpleNamespace(seconds=0.0))
+        deadline = time.monotonic() + 30
+        while sleepers.states()[1:] != ["T", "T"] and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert sleepers.states()[1:] == ["T", "T"]
+        assert sleepers.states()[0] != "T"
+        grid.close(None, "")
+        while "T" in sleepers.states() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert "T" not in sleepers.states()
+        assert sorted(worker for _, worker, _ in grid.done) == [1, 2]
+        grid.end()  # again does no harm
+    finally:
+        sleepers.close()
+
+
+def test_the_grid_s_script_prints_a_table_and_draws(volunteer_grid, tmp_path, capsys):
+    arguments = ["--seconds", "1.5", "--volunteers", "2", "--out", str(tmp_path / "new")]
+    assert volunteer_grid.main(arguments) == 0
+    out, err = capsys.readouterr()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.splitlines() if line.startswith("|")]
+    assert [row[0] for row in rows[2:]] == ["nobody stopped", "grid", "grid, steps that fit"]
+    for row in rows[2:]:
+        assert float(row[3]) <= 2  # of three tasks in flight
+        assert float(row[6]) < 0.2  # from 0.36
+        assert row[7] in ("yes", "no")
+    assert [row[1] for row in rows[2:]] == ["PowerStep", "PowerStep", "LogStep"]
+    picture = tmp_path / "new" / "volunteer-grid.png"
+    assert picture.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert picture.stat().st_size > 10_000
+    assert "picture:" in err
+
+
+def test_what_the_observer_warns_of_is_printed(volunteer_grid, tmp_path, capsys, monkeypatch):
+    def minimize(*arguments, observers, **kwargs):
+        warnings.warn("staleness grows like n^1.20", td.core.errors.TheoryWarning, stacklevel=2)
+        return td.minimize(*arguments, observers=observers, **{**kwargs, "engine": "threads", "stop": td.MaxUpdates(30)})
+
+    monkeypatch.setattr(
+        volunteer_grid, "td", SimpleNamespace(**{**{n: getattr(td, n) for n in td.__all__}, "minimize": minimize})
+    )
+    market = volunteer_grid.Portfolio.random(seed=3)
+    run = volunteer_grid.solve("one", market, 0.01, 2, 1.0, None)
+    assert "n^1.20" in run.warning
+    assert volunteer_grid.table([run], market).splitlines()[-1].split("|")[-2].strip() == "yes"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc")
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
+def test_the_grid_leaves_no_process_behind_however_it_ends(how, tmp_path):
+    """Also where it is killed: the system lets stopped processes go on whose parent is gone, and they end."""
+    script = str(EXAMPLES / "volunteer_grid.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TARDIGRAD_TEST_MARK": str(tmp_path)}
+    command = [sys.executable, script, "--seconds", "4", "--volunteers", "2", "--share", "5", "--out", str(tmp_path)]
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    mark = f"TARDIGRAD_TEST_MARK={tmp_path}".encode()
+
+    def workers():
+        found = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if int(folder.name) != process.pid and mark in (folder / "environ").read_bytes().split(b"\0"):
+                    found[int(folder.name)] = (folder / "stat").read_text().rpartition(")")[2].split()[0]
+            except OSError:
+                continue
+        return {pid: state for pid, state in found.items() if state != "Z"}
+
+    try:
+        assert _comes_true(lambda: "T" in workers().values())  # the second run has begun
+        process.send_signal(how)
+        out, err = process.communicate(timeout=60)
+        assert _comes_true(lambda: not workers()), workers()
+        if how == signal.SIGINT:
+            assert process.returncode == 130, err
+            assert "nobody stopped" in out
+            assert "interrupted" in err
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def _comes_true(condition, seconds=40.0):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
