@@ -262,6 +262,9 @@ def draw(runs: list[Run], share: float, path: Path) -> None:
     for worker in range(1, workers):
         stops = _stops(grid.done, worker, float(trace["received"][-1]))
         right.broken_barh(stops, (worker - 0.35, 0.7), facecolors="0.88")
+        # a moment of work would be too thin to see
+        moments = [seconds for seconds, number, goes_on in grid.done if number == worker and goes_on]
+        right.vlines(moments, worker - 0.35, worker + 0.35, color=COLOURS[2], linewidth=0.6)
     right.set_yticks(range(workers), ["0, your own", *map(str, range(1, workers))])
     save_figure(figure, path)
 
