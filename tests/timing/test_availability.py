@@ -91,6 +91,7 @@ def test_durations_of_a_small_example_by_hand():
         (105.0, 1.0, 2.0),
         (5.0, 75.0, 99.0),  # 3.5 s in this recording, 67.5 s in nine more, 4 s in the next
         (5.0, 0.0, 0.0),
+        (5.0, 1e-20, 1.0),  # so little that it does not change the seconds on: it waits all the same
     ]
     for start, work, seconds in cases:
         assert model.duration(0, start, work) == pytest.approx(seconds, abs=1e-12), (start, work)

@@ -187,7 +187,7 @@ class OnOff(Availability):
     Notes
     -----
     At time 0 an on stretch of every client begins. Each client has random numbers of its own, two for an on and an off
-    stretch, so its stretches depend on the seed and on nothing else. Laying out costs a microsecond or two a stretch, up to
+    stretch, so its stretches depend on the seed and on nothing else. Laying out costs about a microsecond a stretch, up to
     the latest time asked for; then a duration costs two bisections.
 
     Examples
