@@ -80,6 +80,7 @@ def test_numbers_of_domains_never_move():
         "TIMING": 3,
         "PARTITION": 4,
         "PREPARE": 5,
+        "AVAILABILITY": 6,
     }
 
 
