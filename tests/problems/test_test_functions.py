@@ -7,9 +7,10 @@ from scipy.optimize import rosen, rosen_der
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.streams import Domain, Stream
-from tardigrad.problems.test_functions import DoubleWell, Ridges, Rosenbrock
+from tardigrad.problems.test_functions import DoubleWell, Quadratic, Ridges, Rosenbrock
 
 MAKERS = {
+    "quadratic": lambda **kwargs: Quadratic([1.0, 0.5, 3.0], radius=2.0, **kwargs),
     "rosenbrock": lambda **kwargs: Rosenbrock(5, **kwargs),
     "ridges": Ridges,
     "wells": lambda **kwargs: DoubleWell(3, **kwargs),
@@ -183,3 +184,26 @@ def test_the_trap_is_a_minimiser_of_its_neighbourhood_and_not_the_best():
 
 def test_the_start_of_the_ridges_is_feasible():
     assert Ridges().constraint.contains(Ridges().x0())
+
+
+def test_a_quadratic_of_given_minimiser():
+    problem = Quadratic([1.0, 4.0], minimiser=[0.6, 0.0], radius=1.5)
+    assert problem.minimiser.tolist() == [0.6, 0.0]
+    assert float(problem.objective(np.zeros(2))) == pytest.approx(0.18)
+    assert Quadratic([1.0, 2.0, 2.0], radius=3.0).minimiser == pytest.approx(np.full(3, 1.5 / np.sqrt(3)))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Quadratic([]), "eigenvalues must be a vector of finite numbers"),
+        (lambda: Quadratic([1.0, np.inf]), "eigenvalues must be a vector of finite numbers"),
+        (lambda: Quadratic("ab"), "eigenvalues must be a vector of finite numbers"),
+        (lambda: Quadratic([1.0, 0.0]), "eigenvalues must be positive, not 0"),
+        (lambda: Quadratic([1.0, 1.0], minimiser=[0.0]), "minimiser must be 2 numbers within the ball of radius 1"),
+        (lambda: Quadratic([1.0, 1.0], minimiser=[1.0, 1.0]), "minimiser must be 2 numbers within the ball of radius 1"),
+    ],
+)
+def test_bad_quadratics(make, message):
+    with pytest.raises(InvalidInputError, match=message):
+        make()

@@ -46,6 +46,7 @@ def test_it_warns_once_where_growth_is_beyond_what_is_proven_and_nowhere_else(en
         number = float(messages[0].partition("n^")[2].partition(",")[0])
         assert number == pytest.approx(exponent, abs=0.2)
         assert f"take {FITTING[exponent]}" in messages[0]
+        assert "lipschitz) proposes" in messages[0]  # every update is late: the mean grows too
 
 
 TIMINGS = [
@@ -74,6 +75,7 @@ def test_a_client_that_slows_down_is_named():
     assert len(messages) == 1
     assert watch.growth.client == 2
     assert "(that of client 2)" in messages[0]
+    assert "lipschitz, staleness=3" in messages[0] or "lipschitz, staleness=2." in messages[0]
 
 
 def test_it_looks_whenever_updates_have_doubled():

@@ -44,6 +44,7 @@ def test_a_scale_for_each_replica():
         (lambda: steps_for(0.0, 0.0), "lipschitz must be a finite number > 0"),
         (lambda: steps_for(0.0, 1.0, noise=-1), "noise must be"),
         (lambda: steps_for(0.0, 1.0, delay=-1), "delay must be"),
+        (lambda: steps_for(0.0, 1.0, staleness=-1), "staleness must be"),
         (lambda: steps_for(0.0, 1.0, distance=0), "distance must be"),
         (lambda: steps_for(0.0, 1.0, horizon=0), "horizon must be"),
         (lambda: steps_for(Growth(math.nan, math.nan, 1.0, 0.0, None, 0, 3), 1.0), r"too little is known \(3 replies\)"),
@@ -199,6 +200,21 @@ def test_the_bound_holds_for_noisy_descent():
 def test_a_measured_growth(exponent, error, kind):
     proposed = steps_for(Growth(exponent, error, 2.0, 0.1, None, 0, 1000), 1.0)
     assert type(proposed) is kind
+
+
+def test_a_measured_growth_brings_its_own_factor_unless_one_is_given():
+    seen = Growth(1.0, 0.01, 2.0, 0.1, None, 0, 1000)
+    assert steps_for(seen, 1.0) == steps_for(1.0, 1.0, delay=2.0)
+    assert steps_for(seen, 1.0, delay=0.3) == steps_for(1.0, 1.0, delay=0.3) != steps_for(1.0, 1.0)
+    assert steps_for(1.0, 1.0) == steps_for(1.0, 1.0, delay=1.0)
+
+
+def test_where_late_replies_are_few_windows_are_as_long_as_the_mean_staleness():
+    proposed = steps_for(2.0, 1.0, staleness=3.0, horizon=3000)
+    assert type(proposed) is td.LogLogStep
+    a = steps(proposed, range(3000))
+    assert (a[:-3] + a[1:-2] + a[2:-1] + a[3:]).max() == pytest.approx(1.0, abs=0.05)
+    assert a.sum() > 10 * steps(steps_for(2.0, 1.0, delay=3.0, horizon=3000), range(3000)).sum()
 
 
 def test_of_a_run():

@@ -21,6 +21,8 @@ from tardigrad.core.task import Payload, Points, Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf, single_threaded_blas
 
+#: seconds beyond which systems refuse to sleep
+LONGEST = 1e9
 #: payload, whether it is finite, seconds of start and end
 Done = tuple[Payload, bool, float, float]
 
@@ -47,7 +49,7 @@ def doing(
             u = uniform(task.id) if timing.random else 0.5
             left = began + timing.duration(task.client, began - zero, u) - clock()
             if left > 0:
-                sleep(left)
+                sleep(min(left, LONGEST))
         return payload, finite, began - zero, clock() - zero
 
     return do

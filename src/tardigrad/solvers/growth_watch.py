@@ -77,18 +77,22 @@ class GrowthWatch(Observer):
         self.every = max(FIRST, moment.version)
         if self.warning or moment.replies < ENOUGH:
             return
-        self.growth = seen = Trace(moment.rows(0, moment.replies), moment.version).growth()
+        trace = Trace(moment.rows(0, moment.replies), moment.version)
+        self.growth = seen = trace.growth()
         limit = self.limit
         most = BEYOND if limit is None else limit.exponent + (BEYOND if limit.attained else SHORT)
         if seen.replies >= ENOUGH and seen.exponent - 2 * seen.error > most:
-            self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only")
+            self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only", trace)
             warnings.warn(self.warning, TheoryWarning, stacklevel=2)
 
 
-def _text(seen: Growth, proven: str) -> str:
+def _text(seen: Growth, proven: str, trace: Trace) -> str:
     whose = "" if seen.client is None else f" (that of client {seen.client})"
+    mean = float(trace.staleness.mean())
+    # with tasks in flight late replies are few, and the mean does not grow
+    few = f", staleness={mean:.2g}" if mean < trace["in_flight"].max() else ""
     return (
         f"staleness grows like n^{seen.exponent:.2f}{whose}, and the steps are proven for {proven} (Assumption 3): the last"
         f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent, seen.error)};"
-        " tardigrad.steps_for(result.trace.growth(), lipschitz) proposes one with its constants"
+        f" tardigrad.steps_for(result.trace.growth(), lipschitz{few}) proposes one with its constants"
     )

@@ -171,7 +171,8 @@ def steps_for(
     growth: Growth | float,
     lipschitz: float,
     *,
-    delay: float = 1.0,
+    delay: float | None = None,
+    staleness: float | None = None,
     noise: float = 0.0,
     distance: float = 1.0,
     horizon: int = 100_000,
@@ -189,8 +190,11 @@ def steps_for(
         grow. Of a measured one, twice its standard error is added below 3/4 and conceded above.
     lipschitz : float
         Constant of the gradient near where the run goes, ``> 0``: of a quadratic the largest eigenvalue.
-    delay : float
-        The factor of n^q, ``>= 0``; not used where growth was measured, which has its own.
+    delay : float, optional
+        The factor of n^q, ``>= 0``; by default that of the growth where it was measured, which no reply exceeded, else 1.
+    staleness : float, optional
+        The mean staleness, ``>= 0``, where that does not grow: with K tasks in flight it is below K, and late replies are
+        few. Then windows are so many steps long, and the growth only chooses the sequence.
     noise : float
         Standard deviation of a stochastic gradient, ``sqrt(E|U|^2)``.
     distance : float
@@ -238,13 +242,16 @@ def steps_for(
                 f"of this growth too little is known ({growth.replies} replies): measure a longer run, or give an exponent"
             )
         exponent, error = max(growth.exponent, 0.0), growth.error if math.isfinite(growth.error) else 0.0
-        delay = growth.scale
+        delay = growth.scale if delay is None else delay
     else:
         exponent, error = number(growth, "growth", low=0), 0.0
+        delay = 1.0 if delay is None else delay
     lipschitz = number(lipschitz, "lipschitz", above=0)
     delay, noise = number(delay, "delay", low=0), number(noise, "noise", low=0)
     distance, horizon = number(distance, "distance", above=0), integer(horizon, "horizon")
     shape = _shape(exponent, error)
+    if staleness is not None:
+        exponent, delay = 0.0, number(staleness, "staleness", low=0)
     best = math.inf, 1.0, shape.least
     for offset in np.geomspace(shape.least, max(horizon, 10 * shape.least), 100):
         window, total, wander = _sums(shape, float(offset), exponent, delay, horizon)
