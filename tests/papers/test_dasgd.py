@@ -89,6 +89,16 @@ def test_rows_of_the_figure(short):
     json.dumps(short.to_json())
 
 
+def test_the_curves_are_in_the_first_rows(short):
+    for row in short.rows[:2]:
+        assert row["updates"][0] == 0
+        assert row["updates"][-1] == 300
+        assert {len(row[name]) for name in ("updates", "mean", "min", "max", "sample", "ergodic")} == {len(row["updates"])}
+        assert row["mean"][-1] == row["final_mean"]
+        assert all(low <= x <= high for low, x, high in zip(row["min"], row["sample"], row["max"], strict=True))
+    assert "updates" not in short.rows[2]
+
+
 def test_each_row_is_of_its_own_start(short):
     last = realise("delayed", CONSTANTS["delayed"][1], np.repeat([start(k) for k in (0, 1, 2)], 2, axis=0), 300, seed=1).last[
         -1

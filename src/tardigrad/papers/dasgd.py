@@ -140,13 +140,16 @@ def figure1(
     """Figure 1, and what becomes of other starts.
 
     A row a schedule and start: the mean, least and largest objective of the last iterates, and the mean of that of the
-    ergodic averages. The start of the figure comes first, with `realisations`; of the others there are `each`.
+    ergodic averages. The start of the figure comes first, with `realisations` and the curves; of the others there are `each`.
     """
     found = [
         realise(schedule, mine, np.tile(start(FIGURE_START), (realisations, 1)), n_updates)
         for schedule, (mine, _) in CONSTANTS.items()
     ]
-    rows = [_row(one.schedule, FIGURE_START, one.constants, n_updates, one.last[-1], one.ergodic[-1]) for one in found]
+    rows = [
+        {**_row(one.schedule, FIGURE_START, one.constants, n_updates, one.last[-1], one.ergodic[-1]), **_curves(one)}
+        for one in found
+    ]
     starts = np.repeat([start(k) for k in others], each, axis=0)
     notes = [_compared(one) for one in found]
     for schedule, (_, best) in CONSTANTS.items():
@@ -199,6 +202,13 @@ def _row(schedule: str, seed: int, constants: Constants, n_updates: int, last: A
         "realisations": len(last),
         "published": None,
     }
+
+
+def _curves(one: Realisations) -> dict[str, list[float]]:
+    """What is drawn."""
+    bands = {"mean": one.last.mean(axis=1), "min": one.last.min(axis=1), "max": one.last.max(axis=1)}
+    rest = {"sample": one.last[:, 0], "ergodic": one.ergodic.mean(axis=1)}
+    return {name: values.tolist() for name, values in {"updates": one.updates, **bands, **rest}.items()}
 
 
 def _compared(one: Realisations) -> str:

@@ -143,4 +143,6 @@ def _row(name: str, one: Course) -> dict[str, Any]:
         "final_max": float(one.values[-1].max()),
         "warned": bool(one.warning),
         "published": None,
+        "updates": one.updates.tolist(),
+        "medians": medians.tolist(),
     }
