@@ -170,6 +170,12 @@ def test_growing_staleness_is_told_once_and_in_the_message():
             r"must return an array of numbers \(3,\), as x is, not an array of float64 \(2,\)",
         ),
         (lambda x, rng: 1.0, np.zeros(3), {}, r"must return an array of numbers \(3,\), as x is, not 1.0"),
+        (
+            lambda x, rng: [1, [2, 3], 4],
+            np.zeros(3),
+            {},
+            r"must return an array of numbers \(3,\), as x is, not '\[1, \[2, 3\]",
+        ),
         (lambda x, rng: None, np.zeros(3), {}, r"must return an array of numbers \(3,\), as x is, not None"),
         (lambda x, rng: x / 0 * np.nan, np.zeros(3), {}, "is not finite at the start"),
         (
@@ -264,3 +270,60 @@ def test_a_sample_serves_at_several_points():
 def test_there_is_no_exact_gradient():
     with pytest.raises(td.InvalidInputError, match="there is no exact one"):
         td.run(td.DAGD(0.1), td.UserGradient(noisy, 3), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(3))
+
+
+@pytest.mark.parametrize("engine", ["threads", td.Simulated(td.Exponential(1.0)), td.Prescribed(3)], ids=str)
+def test_a_function_may_write_to_the_same_array_each_time(engine):
+    buffers = threading.local()
+
+    def gradient(x, rng):
+        if not hasattr(buffers, "one"):
+            buffers.one = np.empty(3)
+        buffers.one[:] = noisy(x, rng)
+        return buffers.one
+
+    options = {"constraint": td.Ball(2.0), "engine": engine, "workers": 2, "stop": td.MaxUpdates(200)}
+    found = td.minimize(gradient, np.zeros(3), **options)
+    assert found.rule.step == td.minimize(noisy, np.zeros(3), **options).rule.step
+    assert td.replay(found, problem=td.UserGradient(noisy, 3, 2)).identical
+
+
+def test_what_a_function_returns_is_copied():
+    buffer = np.ones(3)
+    problem = td.UserGradient(lambda x, rng: buffer, 3)
+    first = problem.gradient(0, np.zeros(3))
+    buffer += 1.0
+    assert first.tolist() == [1.0, 1.0, 1.0]
+    x = np.ones(3)
+    assert not np.shares_memory(td.UserGradient(lambda x, rng: x, 3).gradient(0, x), x)
+
+
+@pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6, 1e9, 1e12])
+@pytest.mark.parametrize("constraint", [None, td.Ball(1e15)], ids=str)
+def test_steps_are_proposed_on_any_scale_of_the_variables(scale, constraint):
+    """The start at 0 tells nothing of the scale: a difference of 1e-6 is lost in the rounding of a large gradient."""
+
+    def gradient(x, rng):
+        return np.array([1.0, 3.0, 2.0]) * (x - scale * CENTRE)
+
+    found = td.minimize(gradient, np.zeros(3), constraint=constraint, stop=td.MaxUpdates(1000))
+    assert np.abs(found.x - scale * CENTRE).max() < 1e-6 * scale
+    largest = found.rule.step(0)
+    assert 0.5 / 9 < 3 * largest < 1.05 / 9  # 8 delays: nine steps in a window
+
+
+def test_the_noise_of_the_gradient_decides_the_steps():
+    """Where noise is all that limits them, steps fall like 1 / noise; and they are those of the noise that there is."""
+    slopes = []
+    for noise in (1e3, 1e4):
+        found = td.minimize(
+            lambda x, rng, noise=noise: x - CENTRE + noise * rng.normal(size=3),
+            np.zeros(3),
+            constraint=td.Ball(1.0),
+            stop=td.MaxUpdates(2000),
+            engine=td.Simulated(td.Constant(1.0)),
+        )
+        slopes.append(found.rule.step(0) * noise)
+        best = td.steps_for(0.0, 1.0, delay=8, noise=noise * np.sqrt(3), distance=1.0, horizon=2000)
+        assert found.rule.step(0) == pytest.approx(best(0), rel=0.5)
+    assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)

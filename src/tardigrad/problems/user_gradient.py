@@ -4,7 +4,8 @@ Rules of this file:
 
 - the function draws its random numbers from the generator that it is given, so one sample can be used at several points and
   a run replays;
-- what it returns is checked each time: a wrong shape would broadcast in silence.
+- what it returns is checked each time: a wrong shape would broadcast in silence; and copied: it may be a buffer that the
+  function writes to again before the server has used it.
 """
 
 from __future__ import annotations
@@ -85,14 +86,22 @@ class UserGradient(Problem):
             raise InvalidInputError("of a user's stochastic gradient there is no exact one: DAGD and diagnoses cannot have it")
         generator, state = sample
         generator.bit_generator.state = state
-        found = np.asarray(self.function(x, generator))
+        found = _as_array(self.function(x, generator))
         if found.shape != x.shape or found.dtype.kind not in "fiu":
             what = f"an array of {found.dtype} {found.shape}" if found.ndim else repr(found.item())
             raise InvalidInputError(f"gradient(x, rng) must return an array of numbers {x.shape}, as x is, not {what}")
-        return found.astype(self.dtype, copy=False)
+        return found.astype(self.dtype)
 
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         objective = self.objective
         if objective is None or (names is not None and "objective" not in names):
             return {}
         return {"objective": np.apply_along_axis(lambda row: float(objective(row)), -1, x)}
+
+
+def _as_array(returned: Any) -> Array:
+    """What a function returned; an array without type where it is none."""
+    try:
+        return np.asarray(returned)
+    except ValueError:
+        return np.array(repr(returned)[:80], object)

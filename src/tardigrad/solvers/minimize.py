@@ -41,6 +41,8 @@ UPDATES = 10_000
 SAMPLES, POINTS, ITERATIONS = 16, 3, 8
 #: without a bounded set the minimiser is taken to be so many times farther than the first step of gradient descent leads
 FARTHER = 3.0
+#: how much longer a difference is made that is lost in the rounding of the gradient
+LONGER = 1000.0
 #: delays that are reckoned with, in numbers of workers
 LATE = 2
 
@@ -191,9 +193,13 @@ def propose(problem: UserGradient, feasible: ConvexSet, x: Array, workers: int, 
     gradients with the same random numbers. The minimiser is taken to be half a diameter away, or three first steps.
     """
     rng = np.random.default_rng(seed)
-    gradients = np.stack([problem.gradient(0, x, problem.sample(0, rng)) for _ in range(SAMPLES)]).astype(np.float64)
-    mean = gradients.mean(axis=0)
-    noise = float(np.sqrt(np.square(gradients - mean).sum() / (SAMPLES - 1)))
+    mean, squares = np.zeros(len(x)), 0.0
+    for k in range(SAMPLES):  # one by one: x may be large
+        gradient = problem.gradient(0, x, problem.sample(0, rng))
+        change = gradient - mean
+        mean += change / (k + 1)
+        squares += float(change @ (gradient - mean))
+    noise = math.sqrt(squares / (SAMPLES - 1))
     points = [x]
     if feasible.bounded:
         points += list(feasible.sample(rng, (POINTS - 1,), len(x)).astype(x.dtype))
@@ -217,7 +223,8 @@ def _curvature(problem: UserGradient, feasible: ConvexSet, x: Array, rng: np.ran
             "gradient(x, rng) gave two different answers for the same x and rng: draw all random numbers from rng, or pass"
             " steps (a number or a StepSequence), which cannot be proposed then"
         )
-    step = float(np.finfo(x.dtype).eps) ** (1 / 3) * (1.0 + float(np.linalg.norm(x)))
+    eps, size = float(np.finfo(x.dtype).eps), float(np.linalg.norm(here))
+    step = eps ** (1 / 3) * (1.0 + float(np.linalg.norm(x)))
     direction, largest = rng.standard_normal(len(x)), 0.0
     for _ in range(ITERATIONS):
         length = float(np.linalg.norm(direction))
@@ -228,7 +235,11 @@ def _curvature(problem: UserGradient, feasible: ConvexSet, x: Array, rng: np.ran
         if moved == 0:
             direction = -direction
             continue
-        direction = (problem.gradient(0, there, sample) - here).astype(np.float64)
+        change = (problem.gradient(0, there, sample) - here).astype(np.float64)
+        if np.linalg.norm(change) <= eps**0.5 * size:  # mostly rounding: the point is on another scale than thought
+            step *= LONGER
+            continue
+        direction = change
         if np.isfinite(direction).all():
             largest = max(largest, float(np.linalg.norm(direction)) / moved)
     return largest
