@@ -141,10 +141,29 @@ def test_growing_staleness_is_told_once_and_in_the_message():
         found = td.minimize(noisy, np.zeros(3), engine=td.Prescribed(td.UniformDelay(0.4)), stop=td.MaxUpdates(5000))
     assert len(caught) == 1
     assert str(caught[0].message) in found.message
-    better = td.steps_for(found.trace.growth(), lipschitz=1.0)
-    assert isinstance(better, td.LogStep)
-    again = td.minimize(noisy, np.zeros(3), steps=better, engine=td.Prescribed(td.UniformDelay(0.4)), stop=td.MaxUpdates(5000))
-    assert np.abs(again.x - CENTRE).max() < 0.1
+    for better in (td.steps_for(found.trace.growth(), lipschitz=1.0), found.trace):
+        again = td.minimize(
+            noisy, np.zeros(3), steps=better, engine=td.Prescribed(td.UniformDelay(0.4)), stop=td.MaxUpdates(5000)
+        )
+        assert isinstance(again.rule.step, td.LogStep)
+        assert np.abs(again.x - CENTRE).max() < 0.1
+
+
+def test_steps_from_a_trace_of_few_late_replies_are_not_made_for_the_latest():
+    grid = td.Simulated(td.Growing(1.0, scale=0.05, rate=3.0, clients=(3,)))
+    with pytest.warns(td.TheoryWarning, match="steps=result.trace"):
+        found = td.minimize(noisy, np.zeros(3), engine=grid, stop=td.MaxUpdates(20_000))
+    again = td.minimize(noisy, np.zeros(3), engine=grid, stop=td.MaxUpdates(20_000), steps=found.trace)
+    assert isinstance(again.rule.step, td.LogStep)
+    assert np.abs(again.x - CENTRE).max() < 0.02
+    worst = td.steps_for(found.trace.growth(), lipschitz=1.0, horizon=20_000)
+    assert again.rule.step(10_000) > 5 * worst(10_000)
+
+
+def test_a_trace_that_tells_too_little():
+    short = td.minimize(noisy, np.zeros(3), stop=td.MaxUpdates(2)).trace
+    with pytest.raises(td.InvalidInputError, match="too little is known"):
+        td.minimize(noisy, np.zeros(3), steps=short)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +177,12 @@ def test_growing_staleness_is_told_once_and_in_the_message():
         (noisy, [0.0, np.nan, 0.0], {}, "x0 has values that are NaN"),
         (noisy, np.zeros(3), {"constraint": td.Box(np.zeros(2), 1.0)}, "2"),
         (noisy, np.zeros(3), {"constraint": "simplex"}, "constraint must be None, a set"),
-        (noisy, np.zeros(3), {"steps": "theory"}, "steps must be 'auto', a positive number or a StepSequence, not 'theory'"),
+        (
+            noisy,
+            np.zeros(3),
+            {"steps": "theory"},
+            "steps must be 'auto', the trace of a run, a positive number or a StepSequence, not 'theory'",
+        ),
         (noisy, np.zeros(3), {"steps": -0.1}, "step must be a positive number"),
         (noisy, np.zeros(3), {"engine": "dask"}, "engine must be 'threads', 'processes', 'ray' or an engine"),
         (noisy, np.zeros(3), {"workers": 0}, "workers must be an integer >= 1, not 0"),
@@ -291,11 +315,12 @@ def test_a_function_may_write_to_the_same_array_each_time(engine):
 def test_what_a_function_returns_is_copied():
     buffer = np.ones(3)
     problem = td.UserGradient(lambda x, rng: buffer, 3)
-    first = problem.gradient(0, np.zeros(3))
+    sample = problem.sample(0, np.random.default_rng(0))
+    first = problem.gradient(0, np.zeros(3), sample)
     buffer += 1.0
     assert first.tolist() == [1.0, 1.0, 1.0]
     x = np.ones(3)
-    assert not np.shares_memory(td.UserGradient(lambda x, rng: x, 3).gradient(0, x), x)
+    assert not np.shares_memory(td.UserGradient(lambda x, rng: x, 3).gradient(0, x, sample), x)
 
 
 @pytest.mark.parametrize("scale", [1e-12, 1.0, 1e6, 1e9, 1e12])

@@ -88,11 +88,17 @@ class GrowthWatch(Observer):
 
 def _text(seen: Growth, proven: str, trace: Trace) -> str:
     whose = "" if seen.client is None else f" (that of client {seen.client})"
-    mean = float(trace.staleness.mean())
-    # with tasks in flight late replies are few, and the mean does not grow
-    few = f", staleness={mean:.2g}" if mean < trace["in_flight"].max() else ""
+    mean = usual_staleness(trace)
+    few = "" if mean is None else f", staleness={mean:.2g}"
     return (
         f"staleness grows like n^{seen.exponent:.2f}{whose}, and the steps are proven for {proven} (Assumption 3): the last"
         f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent, seen.error)};"
-        f" tardigrad.steps_for(result.trace.growth(), lipschitz{few}) proposes one with its constants"
+        f" tardigrad.steps_for(result.trace.growth(), lipschitz{few}) proposes one with its constants, and"
+        " tardigrad.minimize(..., steps=result.trace) does so by itself"
     )
+
+
+def usual_staleness(trace: Trace) -> float | None:
+    """The mean staleness, where late replies are few: with K tasks in flight it is below K and does not grow; else None."""
+    mean = float(trace.staleness.mean()) if len(trace) else 0.0
+    return mean if mean < trace["in_flight"].max(initial=1) else None

@@ -22,17 +22,18 @@ from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError, TheoryWarning
 from tardigrad.core.observers import Observer
 from tardigrad.core.result import Result
-from tardigrad.core.steps import Step, StepSequence, check_step
+from tardigrad.core.steps import Step, check_step
 from tardigrad.core.stopping import MaxUpdates, Stop, limits
 from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
+from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import single_threaded_blas
 from tardigrad.problems.projections import ConvexSet, as_constraint
 from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.engines import engine_of
-from tardigrad.solvers.growth_watch import GrowthWatch
+from tardigrad.solvers.growth_watch import GrowthWatch, usual_staleness
 from tardigrad.theory.dual_averaging import steps_for
 
 #: updates of a run where the user does not say
@@ -52,7 +53,7 @@ def minimize(
     x0: Any,
     *,
     constraint: Any = None,
-    steps: Step | str = "auto",
+    steps: Step | Trace | str = "auto",
     workers: int = 4,
     engine: Engine | str = "threads",
     stop: Stop | None = None,
@@ -73,9 +74,10 @@ def minimize(
     constraint : ConvexSet, scipy.optimize.Bounds or callable, optional
         The feasible set: `Box`, `Ball`, `Simplex`, `L1Ball`, `AffineSubspace`, `NuclearNormBall`, a `ProductSet` of them, or a
         function that projects (dim,) onto a convex set. None: no constraint.
-    steps : "auto", float or StepSequence
+    steps : "auto", Trace, float or StepSequence
         Step sizes. "auto" is for delays that do not grow: `steps_for` with a Lipschitz constant and a noise that are estimated
-        near the start and, where the set is bounded, at random points of it.
+        near the start and, where the set is bounded, at random points of it. The trace of an earlier run: the same for delays
+        that grow as they did there.
     workers : int
         Threads or processes.
     engine : {"threads", "processes", "ray"} or Engine
@@ -140,11 +142,14 @@ def minimize(
         )
     with single_threaded_blas():
         _try(problem, inside, seed)
-        if isinstance(steps, str):
-            if steps != "auto":
-                raise InvalidInputError(f"steps must be 'auto', a positive number or a StepSequence, not {steps!r}")
+        if isinstance(steps, str) and steps != "auto":
+            raise InvalidInputError(
+                f"steps must be 'auto', the trace of a run, a positive number or a StepSequence, not {steps!r}"
+            )
+        if isinstance(steps, (str, Trace)):
             horizon = bounds.updates if math.isfinite(bounds.updates) else 10 * UPDATES
-            steps = propose(problem, feasible, inside, workers, int(horizon), seed)
+            known = constants_near(problem, feasible, inside, seed)
+            steps = steps_for(**known, **_delays(steps, workers), horizon=int(horizon))
     chosen: Step = check_step(steps)
     if constraint is not None and not feasible.bounded:
         warnings.warn(
@@ -186,8 +191,15 @@ def _try(problem: UserGradient, x: Array, seed: int) -> None:
         raise InvalidInputError("gradient(x, rng) changed x: work on a copy, several workers may be reading it")
 
 
-def propose(problem: UserGradient, feasible: ConvexSet, x: Array, workers: int, horizon: int, seed: int) -> StepSequence:
-    """Steps for delays that do not grow, from some gradients at x and at other points.
+def _delays(steps: Trace | str, workers: int) -> dict[str, Any]:
+    """What `steps_for` is told of delays."""
+    if isinstance(steps, str):
+        return {"growth": 0.0, "delay": LATE * workers}
+    return {"growth": steps.growth(), "staleness": usual_staleness(steps)}
+
+
+def constants_near(problem: UserGradient, feasible: ConvexSet, x: Array, seed: int) -> dict[str, float]:
+    """What `steps_for` is told of the problem, from some gradients at x and at other points.
 
     The noise is that of 16 gradients at x. The Lipschitz constant is the largest of power iterations on differences of
     gradients with the same random numbers. The minimiser is taken to be half a diameter away, or three first steps.
@@ -210,7 +222,7 @@ def propose(problem: UserGradient, feasible: ConvexSet, x: Array, workers: int, 
     if lipschitz <= 0:  # a linear objective: its minimiser over a bounded set is on the boundary
         lipschitz = max(length, noise, 1.0) / max(min(feasible.diameter(len(x)), 1e6), 1e-6)
     distance = feasible.diameter(len(x)) / 2 if feasible.bounded else FARTHER * max(length, noise) / lipschitz
-    return steps_for(0.0, lipschitz, delay=LATE * workers, noise=noise, distance=max(distance, 1e-12), horizon=horizon)
+    return {"lipschitz": lipschitz, "noise": noise, "distance": max(distance, 1e-12)}
 
 
 def _curvature(problem: UserGradient, feasible: ConvexSet, x: Array, rng: np.random.Generator) -> float:
@@ -221,7 +233,7 @@ def _curvature(problem: UserGradient, feasible: ConvexSet, x: Array, rng: np.ran
     if np.linalg.norm(again - here) > 1e-3 * np.linalg.norm(here):
         raise InvalidInputError(
             "gradient(x, rng) gave two different answers for the same x and rng: draw all random numbers from rng, or pass"
-            " steps (a number or a StepSequence), which cannot be proposed then"
+            " steps (a number or a StepSequence), since none can be proposed then"
         )
     eps, size = float(np.finfo(x.dtype).eps), float(np.linalg.norm(here))
     step = eps ** (1 / 3) * (1.0 + float(np.linalg.norm(x)))
