@@ -7,6 +7,8 @@ import pytest
 
 import tardigrad as td
 from conftest import make_problem
+from tardigrad.core.observers import Moment
+from tardigrad.core.trace import ROW
 
 POWER, LOG, LOG_LOG = td.PowerStep(0.01, 0.75, 100.0), td.LogStep(0.1, 100.0), td.LogLogStep(0.1, 100.0)
 
@@ -104,3 +106,67 @@ def test_a_lock_free_run_has_nothing_to_look_at():
 def test_its_argument_is_a_step():
     with pytest.raises(td.InvalidInputError, match="step must be a positive number"):
         td.GrowthWatch("auto")
+
+
+def looks(step, stages, watch=None):
+    """The warnings of a watch that is shown traces: (version read, staleness) of replies in the order they came."""
+    watch = watch or td.GrowthWatch(step)
+    watch.open(None, None)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for read, late in stages:
+            table = np.zeros(len(read), ROW)
+            table["task"] = np.arange(len(read))
+            table["version_read"], table["version_applied"] = read, read + late
+            watch.observe(Moment(len(read), len(read), 0.0, None, None, None, lambda begin, end, t=table: t[begin:end]))
+    return [str(warning.message) for warning in caught], watch
+
+
+READ = np.arange(1, 4001)
+
+
+def test_growth_is_told_at_the_second_look_that_sees_it():
+    late = READ // 2
+    for n_looks, warned in ((1, 0), (2, 1), (3, 1)):
+        messages, watch = looks(POWER, [(READ[:n], late[:n]) for n in (1000, 2000, 4000)[:n_looks]])
+        assert len(messages) == warned
+        assert bool(watch.warning) == warned
+    assert watch.growth.replies == 2000  # of the look that warned
+    still = np.full_like(late, 20)
+    messages, _ = looks(POWER, [(READ[:1000], late[:1000]), (READ[:2000], still[:2000]), (READ, late)])
+    assert not messages
+
+
+def test_it_begins_anew_when_it_is_opened():
+    once, twice = [(READ[:1000], READ[:1000] // 2)], [(READ[:n], READ[:n] // 2) for n in (1000, 2000)]
+    _, watch = looks(POWER, once)
+    assert not looks(POWER, once, watch)[0]
+    for _ in range(2):
+        assert len(looks(POWER, twice, watch)[0]) == 1
+
+
+def test_pauses_that_become_more_frequent_but_not_longer_are_not_growth():
+    """Their trend is steep, but no staleness is larger than those at the start: so it is in worker processes."""
+    rng = np.random.default_rng(0)
+    late = np.where(rng.random(4000) < READ / 4000, 100, 3)
+    late[2:12] = 100
+    stages = [(READ[:n], late[:n]) for n in (1000, 2000, 4000)]
+    messages, watch = looks(td.PowerStep(0.01, 0.51), stages)
+    assert watch.growth.exponent - 2 * watch.growth.error > 0.51
+    assert watch.growth.record_exponent < 0.1
+    assert not messages
+
+
+def test_few_replies_are_not_enough():
+    read = np.repeat(READ[:10], 12)
+    messages, watch = looks(0.1, [(read, read * 3), (read, read * 3)])
+    assert 8 < watch.growth.replies < 100
+    assert not messages
+
+
+def test_a_stall_is_not_taken_for_growth():
+    """Pauses of 200 among 16 workers are as long as the run: one in ten such runs showed a trend at one look."""
+    problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Shared(16))
+    for seed in (2, 3, 10, 26):
+        messages, _ = watched(0.01, td.Simulated(td.RandomStragglers(0.01, 200.0)), n=5000, seed=seed, problem=problem)
+        assert not messages

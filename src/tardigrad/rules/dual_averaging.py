@@ -10,7 +10,8 @@ a_1, a_2, ... the steps, P the projection onto X.
 
 Rules of this file:
 
-- workers read x, which is always feasible;
+- workers read x, which is always feasible; save where they read it while it is written (``Processes(points="live")``):
+  then it may be a point half-way to its projection;
 - ``step(n)`` of a `StepSequence`, n = 0, 1, ..., is the paper's a_{n+1};
 - steps are the same for all replies: how old one is does not matter, the sequence has to fit the delays.
 """

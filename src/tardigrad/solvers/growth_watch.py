@@ -2,8 +2,11 @@
 
 Rules of this file:
 
-- it looks at 1000 updates and whenever their number has doubled, and warns once;
-- it warns where growth is surely too fast, never where too little is known.
+- it looks at 1000 updates, whenever their number has doubled, and at the end;
+- it warns, once, where growth is surely too fast at two looks in succession, and records of staleness grow with it (half as
+  fast: they lag behind): a long pause looks like growth until later replies are seen, and phases in which pauses are more
+  frequent do longer still;
+- it never warns where too little is known.
 """
 
 from __future__ import annotations
@@ -69,9 +72,10 @@ class GrowthWatch(Observer):
         self.every = FIRST
         self.growth: Growth | None = None
         self.warning = ""
+        self._suspect = False
 
     def open(self, problem: Problem, stop: Limits) -> None:
-        self.every, self.growth, self.warning = FIRST, None, ""
+        self.every, self.growth, self.warning, self._suspect = FIRST, None, "", False
 
     def observe(self, moment: Moment) -> None:
         self.every = max(FIRST, moment.version)
@@ -81,7 +85,9 @@ class GrowthWatch(Observer):
         self.growth = seen = trace.growth()
         limit = self.limit
         most = BEYOND if limit is None else limit.exponent + (BEYOND if limit.attained else SHORT)
-        if seen.replies >= ENOUGH and seen.exponent - 2 * seen.error > most:
+        surely = seen.exponent - 2 * seen.error > most and seen.record_exponent > most / 2
+        before, self._suspect = self._suspect, surely and seen.replies >= ENOUGH
+        if before and self._suspect:
             self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only", trace)
             warnings.warn(self.warning, TheoryWarning, stacklevel=2)
 

@@ -11,8 +11,8 @@ Lipschitz constant of the gradient, G: its bound). Last iterates are proven to c
 | steps, for large n | window | goes to 0 for |
 |---|---|---|
 | n^-p, 1/2 < p <= 1 | n^(q - p); of order 1 for q = p = 1 | q < p |
-| 1 / (n log n) | log(log(n^q) / log n) | q <= 1 |
-| 1 / (n log n log log n) | log(log log n^q / log log n) | every q |
+| 1 / (n log n) | log(log(n + n^q) / log n); log q for q > 1 | q <= 1 |
+| 1 / (n log n log log n) | log(log log(n + n^q) / log log n) | every q |
 | constant | the constant times d_n | none: it does not average noise either |
 
 Rules of this file:
