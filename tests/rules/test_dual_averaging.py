@@ -94,6 +94,17 @@ def test_exact_gradients_are_asked_for_all_data():
     assert not np.allclose(other.x, result.x)
 
 
+def test_exact_gradients_of_clients_with_unequal_weights():
+    problem = td.LeastSquares((np.arange(10.0).reshape(5, 2), np.ones(5)), td.Iid(2), weights="rows")
+    result = td.run(td.DAGD(1e-3), problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(20))
+    x, xs = np.zeros(2), [np.zeros(2)]
+    for row in result.trace.table:
+        x = x - 1e-3 * problem.scale(row["client"]) * problem.gradient(row["client"], xs[row["version_read"]])
+        xs.append(x)
+    assert problem.scale(0) != problem.scale(1)
+    np.testing.assert_allclose(result.x, x, rtol=1e-12)
+
+
 def test_exact_gradients_are_weighted():
     problem = make_problem(weights="rows")
     result = td.run(td.DAGD(0.05), problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(40))

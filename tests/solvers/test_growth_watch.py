@@ -170,3 +170,22 @@ def test_a_stall_is_not_taken_for_growth():
     for seed in (2, 3, 10, 26):
         messages, _ = watched(0.01, td.Simulated(td.RandomStragglers(0.01, 200.0)), n=5000, seed=seed, problem=problem)
         assert not messages
+
+
+@pytest.mark.parametrize(("power", "warned"), [(0.62, 0), (0.8, 1), (0.74, 1)])
+def test_short_of_the_limit_of_a_power_it_is_silent_and_near_it_not(power, warned):
+    """The limit of n^-0.75 is not attained: 0.74 within rounding of 0.75 counts as beyond."""
+    late = (3 * READ**power).astype(int)
+    messages, _ = looks(POWER, [(READ[:n], late[:n]) for n in (1000, 2000, 4000)])
+    assert len(messages) == warned
+
+
+def test_a_doubtful_trend_is_not_told():
+    """Exponents above the limit, by less than twice their error."""
+    rng = np.random.default_rng(2)
+    late = (READ**0.8 * 10 ** rng.uniform(-3, 0, 4000)).astype(int)
+    stages = [(READ[:n], late[:n]) for n in (300, 400)]
+    messages, watch = looks(POWER, stages)
+    assert watch.growth.exponent > 0.7 > watch.growth.exponent - 2 * watch.growth.error
+    assert watch.growth.record_exponent > 0.35
+    assert not messages

@@ -352,3 +352,93 @@ def test_the_noise_of_the_gradient_decides_the_steps():
         best = td.steps_for(0.0, 1.0, delay=8, noise=noise * np.sqrt(3), distance=1.0, horizon=2000)
         assert found.rule.step(0) == pytest.approx(best(0), rel=0.5)
     assert slopes[0] == pytest.approx(slopes[1], rel=1e-3)
+
+
+def test_delays_longer_than_steps_were_proposed_for_are_told():
+    def run(engine, steps="auto"):
+        return td.minimize(lambda x, rng: x - CENTRE, np.zeros(3), engine=engine, steps=steps, stop=td.MaxUpdates(500))
+
+    found = run(td.Prescribed(30))
+    mean = found.trace.staleness.mean()
+    assert f"staleness was {mean:.3g} in the mean, and the steps were proposed for at most 8: they may be too large" in (
+        found.message
+    )
+    assert "staleness" not in run(td.Prescribed(8)).message
+    assert "staleness" not in run(td.Prescribed(30), steps=0.01).message
+    better = td.steps_for(found.trace.growth(), lipschitz=1.0)
+    assert np.abs(run(td.Prescribed(30), steps=better).x - CENTRE).max() < 1e-2
+
+
+def test_a_first_step_that_would_lead_too_far_is_not_believed():
+    """At -20 the curvature of exp(x) - x is 2e-9, where the step of its inverse leads 1e200 or more."""
+    found = td.minimize(
+        lambda x, rng: np.exp(np.minimum(x, 700)) - 1 + 0.1 * rng.normal(size=3),
+        np.full(3, -20.0),
+        engine=td.Simulated(td.Exponential(1.0)),
+    )
+    assert np.abs(found.x).max() < 0.2
+
+
+def test_a_run_keeps_the_start_that_was_given_and_tries_the_function_at_its_projection():
+    """Outside of the set the function need not be defined."""
+
+    def gradient(x, rng):
+        return noisy(x, rng) if (x >= 0).all() else np.full(3, np.nan)
+
+    found = td.minimize(gradient, np.full(3, -1.0), constraint=td.Box(0.0, 1.0), stop=td.MaxUpdates(100))
+    assert found.x0.tolist() == [-1.0, -1.0, -1.0]
+    assert found.status is td.Status.MAX_UPDATES
+
+
+def test_the_whole_of_a_bounded_set_is_looked_at():
+    """At the start the gradient is flat; at other points of the set it is not."""
+    steep = td.minimize(lambda x, rng: (x - 5) ** 3, np.full(3, 5.001), constraint=td.Box(4.0, 6.0), stop=td.MaxUpdates(500))
+    assert 3 * 0.3**2 < 1 / (9 * steep.rule.step(0)) < 3.3
+
+
+def test_the_points_that_are_looked_at_follow_from_the_seed():
+    steps = [
+        td.minimize(lambda x, rng: x**3, np.ones(2), constraint=td.Ball(3.0), stop=td.MaxUpdates(10), seed=s).rule.step
+        for s in (0, 0, 1)
+    ]
+    assert steps[0] == steps[1] != steps[2]
+
+
+@pytest.mark.parametrize("returned", [np.array([1, 2, 3], object), np.array([True] * 3), np.ones(3, complex)], ids=repr)
+def test_what_is_no_array_of_numbers_is_refused(returned):
+    with pytest.raises(td.InvalidInputError, match=r"must return an array of numbers \(3,\), as x is, not an array of"):
+        td.minimize(lambda x, rng: returned, np.zeros(3), stop=td.MaxUpdates(10))
+
+
+def test_a_sweep_of_steps():
+    steps = np.array([0.02, 0.05])
+    engine = td.Simulated(td.Constant(1.0))
+    found = td.minimize(noisy, np.zeros(3), steps=steps, engine=engine, workers=1, stop=td.MaxUpdates(50))
+    for x, step in zip(found.x, steps, strict=True):
+        alone = td.minimize(noisy, np.zeros(3), steps=step, engine=engine, workers=1, stop=td.MaxUpdates(50))
+        np.testing.assert_allclose(x, alone.x, rtol=1e-12)
+
+
+def test_the_objective_is_called_only_where_it_is_wanted():
+    problem = td.UserGradient(noisy, 3, objective=lambda x: 1 / 0)
+    assert problem.measures(np.zeros(3), ("another",)) == {}
+
+
+def test_a_linear_objective_of_any_size_has_steps_that_cross_the_set():
+    for slope in (1e-3, 1e3):
+        found = td.minimize(
+            lambda x, rng, s=slope: s * np.ones(2), np.zeros(2), constraint=td.Ball(1.0), stop=td.MaxUpdates(500)
+        )
+        assert np.abs(found.x + np.sqrt(0.5)).max() < 1e-3
+
+
+def test_a_gradient_that_is_the_same_everywhere_needs_a_bounded_set():
+    with pytest.raises(td.InvalidInputError, match="is the same everywhere, and nothing bounds x: pass a bounded constraint"):
+        td.minimize(lambda x, rng: np.ones(2), np.zeros(2))
+
+
+def test_much_noise_does_not_make_the_minimiser_seem_far():
+    found = td.minimize(
+        lambda x, rng: x - CENTRE + 100 * rng.normal(size=3), np.zeros(3), engine=td.Simulated(td.Exponential(1.0))
+    )
+    assert np.linalg.norm(found.x - CENTRE) < 5

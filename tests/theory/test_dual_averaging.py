@@ -226,3 +226,34 @@ def test_of_a_run():
 
 def test_the_power_proposed_is_proven():
     assert 0.5 < POWER <= 1
+
+
+def test_the_scale_of_what_is_proposed_balances_the_bound_of_its_own_sequence():
+    """Not below, not above: the distance over the noise, where neither is 1, and both parts of the bound alike."""
+    horizon, noise, distance = 2000, 50.0, 7.0
+    proposed = steps_for(0.0, 1e-3, delay=0.5, horizon=horizon, noise=noise, distance=distance)
+    a = steps(proposed, range(horizon))
+    progress, wander = last_iterate_bound(a, 0.0, distance), last_iterate_bound(a, noise, 0.0)
+    assert progress == pytest.approx(wander, rel=1e-3)
+
+
+def test_noise_never_makes_steps_larger_than_delays_allow():
+    for noise in (1e-6, 1e-3):
+        proposed = steps_for(0.0, 2.0, delay=7, noise=noise, horizon=1000)
+        assert 2.0 * steps(proposed, range(8)).sum() <= 1.01
+
+
+@pytest.mark.parametrize(("growth", "kind"), [(0.3, td.PowerStep), (1.0, td.LogStep), (2.0, td.LogLogStep)])
+def test_windows_reach_to_the_end_of_the_run_only(growth, kind):
+    """Delays beyond the horizon count as long as the run."""
+    one, other = (steps_for(growth, 1.0, delay=d, horizon=300) for d in (1e4, 1e9))
+    assert type(one) is kind
+    assert one == other
+    assert steps(one, range(300)).sum() == pytest.approx(1.0, rel=0.1)
+
+
+def test_a_measured_factor_is_the_delay_where_the_trend_falls_too():
+    """d_n = 20: 21 steps in a window."""
+    for exponent in (0.0, -0.3):
+        proposed = steps_for(Growth(exponent, 0.0, 20.0, 0.0, None, 0, 1000), 1.0, horizon=1000)
+        assert steps(proposed, range(21)).sum() == pytest.approx(1.0, rel=0.02)

@@ -64,7 +64,7 @@ class GrowthWatch(Observer):
     ...         td.DASGD(step), problem, td.Prescribed(td.UniformDelay(0.5)), stop=td.MaxUpdates(4000), observers=[watch]
     ...     )
     >>> print(watch.warning.partition(":")[0])
-    staleness grows like n^1.00, and the steps are proven for delays O(n^q), q < 0.75 only (Assumption 3)
+    staleness grows like n^0.99, and the steps are proven for delays O(n^q), q < 0.75 only (Assumption 3)
     """
 
     def __init__(self, step: Any) -> None:

@@ -29,23 +29,16 @@ from tardigrad.core.task import Array
 from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import single_threaded_blas
-from tardigrad.problems.projections import ConvexSet, as_constraint
+from tardigrad.problems.projections import as_constraint
 from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.engines import engine_of
-from tardigrad.solvers.growth_watch import GrowthWatch, usual_staleness
+from tardigrad.solvers.growth_watch import GrowthWatch
+from tardigrad.solvers.step_choice import LATE, constants_near, delays_of
 from tardigrad.theory.dual_averaging import steps_for
 
 #: updates of a run where the user does not say
 UPDATES = 10_000
-#: stochastic gradients that tell the noise, points and power iterations that tell the Lipschitz constant
-SAMPLES, POINTS, ITERATIONS = 16, 3, 8
-#: without a bounded set the minimiser is taken to be so many times farther than the first step of gradient descent leads
-FARTHER = 3.0
-#: how much longer a difference is made that is lost in the rounding of the gradient
-LONGER = 1000.0
-#: delays that are reckoned with, in numbers of workers
-LATE = 2
 
 
 def minimize(
@@ -146,10 +139,11 @@ def minimize(
             raise InvalidInputError(
                 f"steps must be 'auto', the trace of a run, a positive number or a StepSequence, not {steps!r}"
             )
+        reckoned = LATE * workers if isinstance(steps, str) else math.inf
         if isinstance(steps, (str, Trace)):
             horizon = bounds.updates if math.isfinite(bounds.updates) else 10 * UPDATES
             known = constants_near(problem, feasible, inside, seed)
-            steps = steps_for(**known, **_delays(steps, workers), horizon=int(horizon))
+            steps = steps_for(**known, **delays_of(steps, workers), horizon=int(horizon))
     chosen: Step = check_step(steps)
     if constraint is not None and not feasible.bounded:
         warnings.warn(
@@ -161,6 +155,12 @@ def minimize(
     watch = GrowthWatch(chosen)
     rule = DASGD(chosen, None if constraint is None else feasible, average=average)
     result = run(rule, problem, where, stop=stop, x0=start, seed=seed, observers=[watch, *as_observers(observers)])
+    late = float(result.trace.staleness.mean()) if len(result.trace) else 0.0
+    if late > reckoned:
+        notes.append(
+            f"staleness was {late:.3g} in the mean, and the steps were proposed for at most {reckoned:g}: they may be too"
+            " large; tardigrad.minimize(..., steps=result.trace) proposes others"
+        )
     result.message = "; ".join([result.message, *notes, *([watch.warning] if watch.warning else [])])
     return result
 
@@ -189,69 +189,3 @@ def _try(problem: UserGradient, x: Array, seed: int) -> None:
         raise InvalidInputError(f"gradient(x, rng) is not finite at the start, x[:5] = {x[:5]}: start where it is defined")
     if x.tobytes() != before.tobytes():
         raise InvalidInputError("gradient(x, rng) changed x: work on a copy, several workers may be reading it")
-
-
-def _delays(steps: Trace | str, workers: int) -> dict[str, Any]:
-    """What `steps_for` is told of delays."""
-    if isinstance(steps, str):
-        return {"growth": 0.0, "delay": LATE * workers}
-    return {"growth": steps.growth(), "staleness": usual_staleness(steps)}
-
-
-def constants_near(problem: UserGradient, feasible: ConvexSet, x: Array, seed: int) -> dict[str, float]:
-    """What `steps_for` is told of the problem, from some gradients at x and at other points.
-
-    The noise is that of 16 gradients at x. The Lipschitz constant is the largest of power iterations on differences of
-    gradients with the same random numbers. The minimiser is taken to be half a diameter away, or three first steps.
-    """
-    rng = np.random.default_rng(seed)
-    mean, squares = np.zeros(len(x)), 0.0
-    for k in range(SAMPLES):  # one by one: x may be large
-        gradient = problem.gradient(0, x, problem.sample(0, rng))
-        change = gradient - mean
-        mean += change / (k + 1)
-        squares += float(change @ (gradient - mean))
-    noise = math.sqrt(squares / (SAMPLES - 1))
-    points = [x]
-    if feasible.bounded:
-        points += list(feasible.sample(rng, (POINTS - 1,), len(x)).astype(x.dtype))
-    lipschitz = max(_curvature(problem, feasible, point, rng) for point in points)
-    length = float(np.linalg.norm(mean))
-    if not feasible.bounded and lipschitz > 0:  # where the first step leads
-        lipschitz = max(lipschitz, _curvature(problem, feasible, feasible.project((x - mean / lipschitz).astype(x.dtype)), rng))
-    if lipschitz <= 0:  # a linear objective: its minimiser over a bounded set is on the boundary
-        lipschitz = max(length, noise, 1.0) / max(min(feasible.diameter(len(x)), 1e6), 1e-6)
-    distance = feasible.diameter(len(x)) / 2 if feasible.bounded else FARTHER * max(length, noise) / lipschitz
-    return {"lipschitz": lipschitz, "noise": noise, "distance": max(distance, 1e-12)}
-
-
-def _curvature(problem: UserGradient, feasible: ConvexSet, x: Array, rng: np.random.Generator) -> float:
-    """The largest difference quotient of the gradient near x that power iterations find, random numbers being the same."""
-    sample = problem.sample(0, rng)
-    here = problem.gradient(0, x, sample)
-    again = problem.gradient(0, x, sample)
-    if np.linalg.norm(again - here) > 1e-3 * np.linalg.norm(here):
-        raise InvalidInputError(
-            "gradient(x, rng) gave two different answers for the same x and rng: draw all random numbers from rng, or pass"
-            " steps (a number or a StepSequence), since none can be proposed then"
-        )
-    eps, size = float(np.finfo(x.dtype).eps), float(np.linalg.norm(here))
-    step = eps ** (1 / 3) * (1.0 + float(np.linalg.norm(x)))
-    direction, largest = rng.standard_normal(len(x)), 0.0
-    for _ in range(ITERATIONS):
-        length = float(np.linalg.norm(direction))
-        if not (length > 0 and math.isfinite(length)):
-            break
-        there = feasible.project((x + step / length * direction).astype(x.dtype))
-        moved = float(np.linalg.norm(there.astype(np.float64) - x))
-        if moved == 0:
-            direction = -direction
-            continue
-        change = (problem.gradient(0, there, sample) - here).astype(np.float64)
-        if np.linalg.norm(change) <= eps**0.5 * size:  # mostly rounding: the point is on another scale than thought
-            step *= LONGER
-            continue
-        direction = change
-        if np.isfinite(direction).all():
-            largest = max(largest, float(np.linalg.norm(direction)) / moved)
-    return largest
