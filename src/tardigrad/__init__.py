@@ -61,9 +61,10 @@ _MODULE_OF = {
         "solvers.minimize": "minimize",
         "theory.coherence": "check_coherence",
         "theory.dual_averaging": "LogLogStep LogStep steps_for",
-        "timing.availability": "OnOff OnOffTrace",
+        "timing.availability": "OnOff",
         "timing.growing": "Growing",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
+        "timing.recorded_availability": "OnOffTrace",
     }.items()
     for name in names.split()
 }

@@ -14,7 +14,8 @@ import tardigrad as td
 from tardigrad.core.errors import DataError, InvalidInputError
 from tardigrad.core.plain import decode, encode, same_bits
 from tardigrad.core.streams import Domain, Stream
-from tardigrad.timing.availability import PATIENCE, OnOff, OnOffTrace
+from tardigrad.timing.availability import PATIENCE, OnOff
+from tardigrad.timing.recorded_availability import OnOffTrace
 from virtual_runs import simulated
 
 ROWS = [[0, 0.0, 4.0], [1, 1.0, 2.0], [0, 6.0, 7.5], [1, 3.0, 9.0], [0, 8.0, 10.0]]
