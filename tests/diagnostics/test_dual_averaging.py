@@ -172,8 +172,9 @@ def test_the_picture_has_four_panels(tmp_path):
     [
         (lambda: td.run(td.AsyncSGD(0.1), Bowl(), td.Prescribed(0), stop=td.MaxUpdates(3)), {}, "runs of DASGD and DAGD"),
         (lambda: bowl_run(0.1, 20), {"window": 3.0}, "window must be .* <= 2"),
-        (lambda: bowl_run(0.1, 20), {"minimiser": np.ones(3)}, "feasible point of 2 numbers"),
-        (lambda: bowl_run(0.1, 20, constraint=td.Box(-1.0, 0.5)), {}, "feasible point of 2 numbers"),
+        (lambda: bowl_run(0.1, 20), {"minimiser": np.ones(3)}, "a vector of 2 finite numbers, not array"),
+        (lambda: bowl_run(0.1, 20), {"minimiser": "one"}, "a vector of 2 finite numbers, not 'one'"),
+        (lambda: bowl_run(0.1, 20, constraint=td.Box(-1.0, 0.5)), {}, r"a point of the run's feasible set, Box\(low=-1.0"),
         (lambda: bowl_run(0.1, 20), {"points": 2}, "points"),
         (lambda: bowl_run(np.array([0.1, 0.2]), 20), {}, "a step size for each replica"),
         (lambda: bowl_run(0.1, 20, delay=td.UniformDelay(np.array([0.1, 0.5])), replicas=2), {}, "so it has no one bias"),
@@ -220,6 +221,12 @@ def test_coherence_of_problems():
         problem_coherence(problem, constraint=td.Ball(5.0))
     with pytest.raises(td.InvalidInputError, match="no feasible set"):
         problem_coherence(problem, np.ones(3))
+
+
+@pytest.mark.parametrize("minimiser", [np.ones(3), 1.0, [np.nan, 1.0], "one", [[1.0], [2.0, 3.0]]], ids=repr)
+def test_what_is_no_minimiser_is_refused(minimiser):
+    with pytest.raises(td.InvalidInputError, match="minimiser must be a vector of 2 finite numbers, not"):
+        problem_coherence(td.Rosenbrock(2), minimiser)
 
 
 def test_a_users_function_has_no_exact_gradient():

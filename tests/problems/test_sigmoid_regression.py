@@ -112,6 +112,7 @@ def test_it_is_plain_data():
     [
         ({"minimiser": np.ones(3)}, "minimiser must be 2 finite numbers"),
         ({"minimiser": [np.nan, 0]}, "minimiser must be 2 finite numbers"),
+        ({"minimiser": "best"}, "minimiser must be 2 finite numbers, one a feature, not 'best'"),
         ({"minimiser": [30.0, 40.0]}, "norm 50, outside of the ball: give radius=50"),
         ({"radius": 0}, "radius"),
     ],

@@ -156,6 +156,16 @@ def test_every_point_asked_for_is_feasible():
     assert points.max() <= 2 + 1e-12
 
 
+def test_samples_outside_of_the_set_are_no_violations():
+    """The double well is coherent right of its barrier: on [0, 2] nothing is wrong, wherever samples come from."""
+    well = DoubleWell(1)
+    sample = lambda rng, n: rng.uniform(-2, 2, (n, 1))  # noqa: E731
+    found = check_coherence(well.exact_gradient, sample, lambda x: np.clip(x, 0, 2), [1.0], samples=400, searches=9)
+    assert not found.violated
+    assert found.violations == 0
+    assert check_coherence(well.exact_gradient, sample, lambda x: np.clip(x, -2, 2), [1.0], samples=400).violations > 20
+
+
 def test_many_samples_are_looked_at_some_at_a_time(monkeypatch):
     sizes = []
     problem = Rosenbrock(2)

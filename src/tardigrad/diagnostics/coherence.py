@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.task import Array
@@ -50,13 +52,19 @@ def problem_coherence(problem: Problem, minimiser: Any = None, constraint: Any =
     )
 
 
-def known_minimiser(problem: Problem, minimiser: Any = None) -> Any:
-    """The minimiser given, or the problem's own."""
-    p = getattr(problem, "minimiser", None) if minimiser is None else minimiser
-    if p is None:
+def known_minimiser(problem: Problem, minimiser: Any = None) -> Array:
+    """The minimiser given, or the problem's own, as a vector (dim,) of finite numbers."""
+    given = getattr(problem, "minimiser", None) if minimiser is None else minimiser
+    if given is None:
         raise InvalidInputError(
             f"{type(problem).__name__} knows no minimiser: pass one, minimiser=array of {problem.dim} numbers"
         )
+    try:
+        p = np.array(given, float)
+    except (TypeError, ValueError):
+        p = np.array(np.nan)
+    if p.shape != (problem.dim,) or not np.isfinite(p).all():
+        raise InvalidInputError(f"minimiser must be a vector of {problem.dim} finite numbers, not {given!r:.200}")
     return p
 
 

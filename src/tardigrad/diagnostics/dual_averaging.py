@@ -134,10 +134,10 @@ def diagnose(
     if problem is None:
         raise RunFileError("the run was saved without its problem: pass it, diagnose(result, problem=...)")
     rule = _rule_of(result)
-    p = np.asarray(known_minimiser(problem, minimiser), float)
+    p = known_minimiser(problem, minimiser)
     feasible = as_constraint(rule.constraint, problem.dim)
-    if p.shape != (problem.dim,) or not feasible.contains(p, 1e-9 * (1 + float(np.linalg.norm(p)))):
-        raise InvalidInputError(f"minimiser must be a feasible point of {problem.dim} numbers, not {p!r:.200}")
+    if not feasible.contains(p, 1e-9 * (1 + float(np.linalg.norm(p)))):
+        raise InvalidInputError(f"minimiser must be a point of the run's feasible set, {feasible!r:.200}, not {p!r:.200}")
     times = _times(rule.step, result.trace.updates)
     length = number(times[-1] / 10 if window is None else window, "window", above=0.0, high=float(times[-1]))
     version = _versions(times, integer(points, "points", low=3))

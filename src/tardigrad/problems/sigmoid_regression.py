@@ -88,7 +88,10 @@ class SigmoidRegression(LinearModel):
         return {name: getattr(self, name) for name in names}
 
     def _plant(self, minimiser: Any, data: Dataset) -> Array:
-        planted = np.array(minimiser, data.X.dtype)
+        try:
+            planted = np.array(minimiser, data.X.dtype)
+        except (TypeError, ValueError):
+            planted = np.array(np.nan)
         if planted.shape != data.X.shape[1:] or not np.isfinite(planted).all():
             raise InvalidInputError(f"minimiser must be {data.X.shape[1]} finite numbers, one a feature, not {minimiser!r}")
         length = float(np.linalg.norm(planted))

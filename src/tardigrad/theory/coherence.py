@@ -111,7 +111,7 @@ def check_coherence(
     gradient : callable
         Exact gradients (n, dim) at points (n, dim).
     sample_points : callable
-        ``sample_points(rng, n)``: n feasible points (n, dim), best spread over the set with some on its faces.
+        ``sample_points(rng, n)``: n points (n, dim), best spread over the set with some on its faces. They are projected.
     project : callable
         Nearest feasible points (n, dim) of points (n, dim).
     minimiser : array (dim,)
@@ -160,6 +160,7 @@ def check_coherence(
     x = np.asarray(sample_points(rng, n), float)
     if x.shape != (n, len(check.p)):
         raise InvalidInputError(f"sample_points(rng, {n}) must return shape ({n}, {len(check.p)}), not {x.shape}")
+    x = np.array(project(x), float)  # of points of the set nothing changes
     x[1::2] = check.p + rng.random((n // 2, 1)) * (x[1::2] - check.p)  # feasible: the set is convex
     values, cosines = check.look_at(x)
     violations = int((values < -check.threshold).sum())
