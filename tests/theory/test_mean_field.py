@@ -124,6 +124,12 @@ def test_the_distance_of_eulers_method_on_a_bowl_is_known():
     )
 
 
+def test_the_distance_counts_between_iterates_too():
+    """Both iterates lie on the flow exp(-t), and the chord between them does not."""
+    distance = flow_distance(lambda x: x, lambda y: y, [0.0, 1.0], [[1.0], [np.exp(-1.0)]], start=0.0, window=1.0)
+    assert float(distance) == pytest.approx((1 + np.exp(-1)) / 2 - np.exp(-0.5), rel=1e-5)
+
+
 def test_the_distance_falls_with_the_step():
     distances = [float(flow_distance(whole, whole, *euler(1 / n, 2 * n), 0.0, 2.0)) for n in (10, 20, 40)]
     assert distances[0] / distances[1] == pytest.approx(2, rel=0.06)

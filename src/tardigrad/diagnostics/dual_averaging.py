@@ -152,7 +152,6 @@ def diagnose(
     pairs = zip(read.tolist(), version.tolist(), strict=False)
     bias = np.stack([np.linalg.norm(slope(s) - slope(n), axis=-1) for s, n in pairs])
     start = np.linspace(0, times[-1] - length, integer(starts, "starts"))
-    start[-1] = min(start[-1], times[-1] - length)
     distance = np.stack([flow_distance(gradient, project, time, y, t, length) for t in start])
     flow = mean_field(gradient, project, y[0], time)
     return Diagnosis(
