@@ -12,7 +12,8 @@ Rules of this file:
 References
 ----------
 Zhou, Mertikopoulos, Bambos, Glynn, Ye, Li, Fei-Fei, "Distributed asynchronous optimization with unbounded delays: how slow
-can you go?", ICML 2018.
+can you go?", ICML 2018. Zhou, Mertikopoulos, Bambos, Boyd, Glynn, "Stochastic mirror descent for variationally coherent
+optimization problems", NIPS 2017 (2017a there).
 """
 
 from __future__ import annotations
@@ -217,7 +218,7 @@ def _vector(value: Any, name: str) -> Array:
 class Ridges(NoisyFunction):
     """Ridges and valleys that run into the minimiser, the origin, on the unit disc; variationally coherent.
 
-    ``f = (3 + sin 5 theta + cos 3 theta) r^2 (5/3 - r)`` in polar coordinates (r, theta), after Zhou et al. (2017). It is
+    ``f = (3 + sin 5 theta + cos 3 theta) r^2 (5/3 - r)`` in polar coordinates (r, theta), after Zhou et al. (2017a). It is
     not convex: along a circle it rises and falls five times.
 
     Parameters

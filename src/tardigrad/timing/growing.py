@@ -53,8 +53,8 @@ class Growing(Timing):
 
     Notes
     -----
-    With K tasks in flight the mean of staleness is at most K - 1, whatever the durations: while a task waits for its update
-    each of the others can be overtaken by it once. So few replies can be late, and at an exponent above 1 very few: up to
+    With K tasks in flight the mean of staleness is at most K - 1, whatever the durations: an update makes each of the K - 1
+    other tasks one version older. So few replies can be late, and at an exponent above 1 very few: up to
     version n a client gives about ``n^(1-q) / ((1-q) scale)`` of them if q < 1, ``log(n) / scale`` if q = 1, a bounded number
     if q > 1. Staleness of order n, or n^q, for *every* update cannot come from durations: it exists in `Prescribed` alone.
 
