@@ -8,6 +8,7 @@ import pytest
 import tardigrad as td
 from tardigrad.benchmarks import dasgd as bench
 from tardigrad.papers import dasgd, dasgd_delays
+from tardigrad.papers.at_updates import geometric
 from tardigrad.papers.dasgd import CONSTANTS, Constants, figure1, realise, start
 from tardigrad.theory.dual_averaging import LogLogStep, LogStep
 
@@ -30,7 +31,7 @@ def test_a_realisation_is_the_algorithm(monkeypatch):
     found = realise("synchronous", constants, x0[None], 300)
     x, average = written_out(x0, constants, 300)
     problem = td.Rosenbrock(11)
-    assert found.updates[[0, -1]].tolist() == [0, 300]
+    assert found.updates.tolist() == [0, *geometric(300, points=120)]
     assert found.last[0, 0] == problem.objective(x0)
     assert found.last[-1, 0] == pytest.approx(problem.objective(x), rel=1e-9)
     assert found.ergodic[-1, 0] == pytest.approx(problem.objective(average), rel=1e-9)
@@ -189,7 +190,7 @@ def test_a_course_is_algorithm_2_under_delays_of_the_square(monkeypatch):
         y = y - step(n) * problem.exact_gradient(xs[read])
         xs.append(y / max(1.0, np.linalg.norm(y)))
     assert found.values[-1, 0] == pytest.approx(problem.objective(xs[-1]), rel=1e-9)
-    assert found.updates[-1] == 200
+    assert {10, 100, 200} <= set(found.updates.tolist())
 
 
 def test_proposed_steps_are_of_the_third_kind():

@@ -20,14 +20,14 @@ import numpy as np
 
 from tardigrad.core.drive import run
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.observers import Moment, Observer
-from tardigrad.core.problem import Problem
-from tardigrad.core.stopping import Limits, MaxUpdates, Status
+from tardigrad.core.observers import Moment
+from tardigrad.core.stopping import MaxUpdates, Status
 from tardigrad.core.task import Array
 from tardigrad.diagnostics.coherence import problem_coherence
 from tardigrad.engines.prescribed import Prescribed
 from tardigrad.engines.reads import UniformDelay
 from tardigrad.papers import Reproduction
+from tardigrad.papers.at_updates import AtUpdates, geometric
 from tardigrad.problems.test_functions import Rosenbrock
 from tardigrad.rules.dual_averaging import DASGD, DualState
 from tardigrad.theory.dual_averaging import LogStep
@@ -78,30 +78,6 @@ class Realisations:
     ergodic: Array
 
 
-class _Values(Observer):
-    """The objective of iterates and averages, at the start and then at updates in geometric progression."""
-
-    def __init__(self, n_updates: int, points: int = 120) -> None:
-        due = np.unique(np.geomspace(1, n_updates, points).astype(int))
-        self._due = np.append(due, n_updates)
-        self.updates: list[int] = []
-        self.last: list[Array] = []
-        self.ergodic: list[Array] = []
-
-    def open(self, problem: Problem, stop: Limits) -> None:
-        assert isinstance(problem, Rosenbrock)
-        self._objective = problem.objective
-
-    def observe(self, moment: Moment) -> None:
-        assert isinstance(moment.state, DualState)
-        assert moment.state.average is not None
-        later = self._due[self._due > moment.version]
-        self.every = int(later[0]) - moment.version if len(later) else 1
-        self.updates.append(moment.version)
-        self.last.append(self._objective(moment.x))
-        self.ergodic.append(self._objective(moment.state.average))
-
-
 def start(seed: int, dim: int = 101) -> Array:
     """A random start: ``default_rng(seed).uniform(0, 2, dim)``."""
     return np.random.default_rng(seed).uniform(0, 2, dim)
@@ -127,11 +103,18 @@ def realise(schedule: str, constants: Constants, x0: Array, n_updates: int = 50_
     problem = Rosenbrock(dim)
     rule = DASGD(LogStep(constants.scale, constants.offset), problem.constraint, average=True)
     engine = Prescribed(UniformDelay(np.full(n, SHARE)) if schedule == "delayed" else 0)
-    values = _Values(n_updates)
-    result = run(rule, problem, engine, stop=MaxUpdates(n_updates), x0=x0, replicas=n, seed=seed, observers=values)
+
+    def ergodic(moment: Moment) -> Array:
+        assert isinstance(moment.state, DualState)
+        return problem.objective(np.asarray(moment.state.average))
+
+    seen = AtUpdates(geometric(n_updates, points=120), last=lambda moment: problem.objective(moment.x), ergodic=ergodic)
+    result = run(rule, problem, engine, stop=MaxUpdates(n_updates), x0=x0, replicas=n, seed=seed, observers=seen)
     if result.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    return Realisations(schedule, constants, np.array(values.updates), np.array(values.last), np.array(values.ergodic))
+    return Realisations(
+        schedule, constants, np.array(seen.updates), np.array(seen.values["last"]), np.array(seen.values["ergodic"])
+    )
 
 
 def figure1(
@@ -238,10 +221,11 @@ def coherence() -> Reproduction:
                 "worst_point": found.worst_point.tolist(),
             }
         )
-        notes.append(f"{dim} variables: {found}" if dim == 2 else "")
+        if dim == 2:  # where everybody can check it by hand
+            notes.append(f"{dim} variables: {found}")
     bad = sum(row["reproduced"] < 0 for row in rows)
     comment = (
         f"Section 5 says that (VC) is easily checked for the Rosenbrock function on [0, 2]^d. It is violated in {bad} of"
         f" {len(rows)} dimensions."
     )
-    return Reproduction("dasgd-coherence", rows, comment, [note for note in notes if note])
+    return Reproduction("dasgd-coherence", rows, comment, notes)

@@ -18,13 +18,13 @@ import numpy as np
 
 from tardigrad.core.drive import run
 from tardigrad.core.errors import TheoryWarning
-from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.steps import PowerStep, StepSequence
 from tardigrad.core.stopping import MaxUpdates, Status
 from tardigrad.core.task import Array
 from tardigrad.engines.prescribed import Prescribed
 from tardigrad.engines.reads import PowerDelay
 from tardigrad.papers import Reproduction
+from tardigrad.papers.at_updates import AtUpdates, geometric
 from tardigrad.problems.test_functions import Quadratic
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.growth_watch import GrowthWatch
@@ -56,27 +56,12 @@ class Course:
     warning: str
 
 
-class _Values(Observer):
-    """The objective at the start and at updates in geometric progression, with every power of ten among them."""
-
-    def __init__(self, problem: Quadratic, n_updates: int) -> None:
-        tens = 10 ** np.arange(int(np.log10(n_updates)) + 1)
-        self._due = np.unique(np.concatenate([np.geomspace(1, n_updates, 60).astype(int), tens, [n_updates]]))
-        self._objective = problem.objective
-        self.updates: list[int] = []
-        self.values: list[Array] = []
-
-    def observe(self, moment: Moment) -> None:
-        later = self._due[self._due > moment.version]
-        self.every = int(later[0]) - moment.version if len(later) else 1
-        self.updates.append(moment.version)
-        self.values.append(self._objective(moment.x))
-
-
 def course(step: StepSequence, n_updates: int, realisations: int = 20, seed: int = 0) -> Course:
     """Run DASGD with these steps under delays n^2, from the far side of the ball."""
     problem = Quadratic(EIGENVALUES)
-    values, watch = _Values(problem, n_updates), GrowthWatch(step)
+    tens = 10 ** np.arange(int(np.log10(n_updates)) + 1)
+    seen = AtUpdates(np.union1d(geometric(n_updates, points=60), tens), values=lambda moment: problem.objective(moment.x))
+    watch = GrowthWatch(step)
     engine = Prescribed(PowerDelay(GROWTH), horizon=n_updates)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TheoryWarning)  # it is a column
@@ -88,11 +73,11 @@ def course(step: StepSequence, n_updates: int, realisations: int = 20, seed: int
             x0=-2 * problem.minimiser,
             replicas=realisations,
             seed=seed,
-            observers=[values, watch],
+            observers=[seen, watch],
         )
     if result.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    return Course(step, np.array(values.updates), np.array(values.values), watch.warning)
+    return Course(step, np.array(seen.updates), np.array(seen.values["values"]), watch.warning)
 
 
 def sequences(n_updates: int) -> dict[str, StepSequence]:
