@@ -136,6 +136,18 @@ def test_a_set_that_is_not_bounded_gives_a_warning_that_names_the_assumption(con
         assert caught[0].filename == __file__
 
 
+def clip(y):
+    return np.clip(y, 0.0, 1.0)
+
+
+def test_of_a_users_set_it_is_not_known_whether_it_is_bounded():
+    with pytest.warns(
+        td.TheoryWarning, match=r"is not known to be bounded, .* if it is, say so: UserSet\(function, bounded=True"
+    ):
+        td.minimize(noisy, np.full(3, 1 / 3), constraint=clip, stop=td.MaxUpdates(10))
+    td.minimize(noisy, np.full(3, 1 / 3), constraint=td.UserSet(clip, bounded=True), stop=td.MaxUpdates(10))
+
+
 def test_growing_staleness_is_told_once_and_in_the_message():
     with pytest.warns(td.TheoryWarning, match=r"grows like n\^(0.9|1.0).*take LogStep") as caught:
         found = td.minimize(noisy, np.zeros(3), engine=td.Prescribed(td.UniformDelay(0.4)), stop=td.MaxUpdates(5000))

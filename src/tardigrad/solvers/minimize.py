@@ -29,7 +29,7 @@ from tardigrad.core.task import Array
 from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import single_threaded_blas
-from tardigrad.problems.projections import as_constraint
+from tardigrad.problems.projections import UserSet, as_constraint
 from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.engines import engine_of
@@ -146,9 +146,11 @@ def minimize(
             steps = steps_for(**known, **delays_of(steps, workers), horizon=int(horizon))
     chosen: Step = check_step(steps)
     if constraint is not None and not feasible.bounded:
+        users = isinstance(feasible, UserSet)
         warnings.warn(
-            f"{feasible!r} is not bounded, and the theory asks for a compact set (Section 2 of Zhou et al.): convergence is"
-            " proven only if the gradients along the run are bounded",
+            f"{feasible!r} is not {'known to be ' * users}bounded, and the theory asks for a compact set (Section 2 of Zhou et"
+            " al.): convergence is proven only if the gradients along the run are bounded"
+            f"{'; if it is, say so: UserSet(function, bounded=True)' * users}",
             TheoryWarning,
             stacklevel=2,
         )

@@ -55,11 +55,12 @@ def constants_near(problem: UserGradient, feasible: ConvexSet, x: Array, seed: i
         squares += float(change @ (gradient - mean))
     noise = math.sqrt(squares / (SAMPLES - 1))
     points = [x]
-    if feasible.bounded:
+    across = max(feasible.diameter(len(x)), 1e-12)  # infinite for a user's bounded set too: nobody knows it
+    if math.isfinite(across):
         points += list(feasible.sample(rng, (POINTS - 1,), len(x)).astype(x.dtype))
     lipschitz = max(_curvature(problem, feasible, point, rng) for point in points)
     length = float(np.linalg.norm(mean))
-    if not feasible.bounded and lipschitz > 0:  # where the first step leads
+    if lipschitz > 0 and not math.isfinite(across):  # where the first step leads
         for _ in range(ROUNDS):
             there = feasible.project((x - mean / lipschitz).astype(x.dtype))
             found = _curvature(problem, feasible, there, rng)
@@ -67,13 +68,13 @@ def constants_near(problem: UserGradient, feasible: ConvexSet, x: Array, seed: i
                 lipschitz = max(lipschitz, found)
                 break
             lipschitz = min(found, 10 * lipschitz)  # a step that goes where it is much steeper is too long itself
-    if feasible.bounded:
-        across = max(feasible.diameter(len(x)), 1e-12)
+    if math.isfinite(across):
         # a linear objective: its minimiser is on the boundary
         return {"lipschitz": lipschitz or (max(length, noise) or 1.0) / across, "noise": noise, "distance": across / 2}
     if lipschitz <= 0:
         raise InvalidInputError(
-            "gradient(x, rng) is the same everywhere, and nothing bounds x: pass a bounded constraint, or steps of your own"
+            "gradient(x, rng) is the same everywhere, and nothing bounds x: pass a bounded constraint such as Ball(10.0), or"
+            " steps of your own"
         )
     signal = math.sqrt(max(length**2 - noise**2 / SAMPLES, 0.01 * length**2))  # what of the mean is not noise
     return {"lipschitz": lipschitz, "noise": noise, "distance": max(FARTHER * signal / lipschitz, 1e-12)}
