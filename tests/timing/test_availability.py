@@ -248,6 +248,18 @@ def test_the_recording_repeats():
         assert model.duration(1, start + 1e6, 0.5) == pytest.approx(model.duration(1, start, 0.5))
 
 
+def test_long_work_of_a_recording_costs_nothing():
+    """A client that is on 2 of 3 seconds: of many repeats nothing is laid out but the first."""
+    model = OnOffTrace([[0, 0, 1], [0, 2, 3]], Ask())
+    assert [model.duration(0, 0.0, work) for work in (2.0, 2.5, 4.0, 2e9, 2e9 + 1)] == [3.0, 3.5, 6.0, 3e9, 3e9 + 1]
+    assert [model.duration(0, 1.5, work) for work in (2.0, 4.0, 5.0)] == [2.5, 5.5, 7.5]
+    assert len(model._of[0].ends) < 10
+    odd = OnOffTrace([[0, 0.1, 0.4], [0, 0.7, 0.8], [1, 0, 1]], Ask())
+    for work in (1e17, 1e100, 1e300):  # no rest can be told there
+        assert odd.duration(0, 0.3, work) == pytest.approx(2.5 * work)
+    assert len(odd._of[0].ends) < 10
+
+
 def test_late_times_of_a_recording_cost_nothing():
     model = OnOffTrace(ROWS)
     model.duration(0, 1e12, 0.5)

@@ -78,6 +78,7 @@ class OnOffTrace(Availability):
         #: when the recording begins anew, in seconds
         self.period = float(table[:, 2].max())
         self._recorded = {client: _merged(table, client) for client in np.unique(table[:, 0]).astype(int).tolist()}
+        self._on = {client: sum(end - begin for begin, end in mine) for client, mine in self._recorded.items()}
 
     @classmethod
     def from_csv(cls, path: str | Path, base: Timing = ONE_SECOND) -> OnOffTrace:
@@ -115,8 +116,12 @@ class OnOffTrace(Availability):
         return self._recorded[client]
 
     def duration(self, client: int, start: float, u: float) -> float:
-        # the recording repeats, so that nothing but the work decides how far it is laid out
-        return self._line(client).seconds(math.fmod(start, self.period), self.base.duration(client, start, u))
+        self._of_client(client)
+        work, on = self.base.duration(client, start, u), self._on[client]
+        # the recording repeats, so that one of it, and what the work runs over into, is all that is laid out
+        repeats = max(math.ceil(work / on) - 1, 0) if on < self.period else 0
+        rest = min(max(work - repeats * on, 0.0), on) if repeats else work  # of enormous work the difference is round-off
+        return repeats * self.period + self._line(client).seconds(math.fmod(start, self.period), rest)
 
     def _stretches(self, client: int) -> Iterator[tuple[float, float]]:
         recorded = self._of_client(client)
