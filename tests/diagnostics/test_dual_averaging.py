@@ -235,3 +235,18 @@ def test_a_users_function_has_no_exact_gradient():
     )
     with pytest.raises(td.InvalidInputError, match="no exact gradients"):
         diagnose(result, np.zeros(2))
+
+
+def test_exact_gradients_may_be_passed_for_a_run_of_minimize():
+    centre = np.array([0.3, -0.2])
+    result = td.minimize(
+        lambda x, rng: x - centre + 0.1 * rng.normal(size=2),
+        np.zeros(2),
+        constraint=td.Ball(1.0),
+        engine=td.Simulated(td.Exponential(1.0)),
+        stop=td.MaxUpdates(2000),
+    )
+    found = td.diagnose(result, centre, gradient=lambda x: x - centre)
+    assert (found.energy >= 0).all()
+    assert found.energy[-1] < found.energy[0] / 100
+    assert found.bias[-1] < 0.05

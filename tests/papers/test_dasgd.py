@@ -7,7 +7,7 @@ import pytest
 
 import tardigrad as td
 from tardigrad.benchmarks import dasgd as bench
-from tardigrad.papers import dasgd, dasgd_delays
+from tardigrad.papers import dasgd, dasgd_constants, dasgd_delays
 from tardigrad.papers.at_updates import geometric
 from tardigrad.papers.dasgd import CONSTANTS, Constants, figure1, realise, start
 from tardigrad.theory.dual_averaging import LogLogStep, LogStep
@@ -87,6 +87,7 @@ def test_rows_of_the_figure(short):
     for row in short.rows:
         assert 0 < row["final_min"] <= row["final_mean"] <= row["final_max"]
         assert row["n_updates"] == 300
+        assert (row["arrived"] == 1) == (row["final_max"] < 0.1)
     json.dumps(short.to_json())
 
 
@@ -133,6 +134,22 @@ def test_the_figure_is_drawn(short, tmp_path):
 def test_an_unknown_schedule():
     with pytest.raises(td.InvalidInputError, match="schedule must be one of synchronous, delayed, not 'late'"):
         realise("late", Constants(1.0, 10.0), start(5)[None], 5)
+
+
+def test_the_search_for_constants_tries_every_setting_from_every_start():
+    found = dasgd_constants.constants(100, {"synchronous": ((100, 1000), (0.1, 0.5)), "delayed": ((200,), (0.1,))})
+    assert [found.rows[0][name] for name in ("schedule", "scale", "offset")] == ["delayed", 0.1, 200]
+    assert len(found.rows) == 5
+    x0 = np.stack([start(k) for k in (5, *dasgd.OTHER_STARTS)])
+    problem = td.Rosenbrock()
+    row = next(row for row in found.rows if row["scale"] == 0.5 and row["offset"] == 1000)
+    rule = td.DASGD(LogStep(0.5, 1000), problem.constraint)
+    alone = td.run(rule, problem, td.Prescribed(0), stop=td.MaxUpdates(100), x0=x0, replicas=21, seed=2)
+    ends = problem.objective(alone.x)
+    assert row["median"] == pytest.approx(float(np.median(ends)), rel=1e-9)
+    assert row["start_5"] == pytest.approx(ends[0], rel=1e-9)
+    assert row["arrived"] == (ends < 0.1).sum()
+    assert "synchronous: best at scale" in found.comment
 
 
 def test_the_figures_start_arrives_without_delay_and_with_it():

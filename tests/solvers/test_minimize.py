@@ -182,6 +182,9 @@ def test_a_trace_that_tells_too_little():
     ("gradient", "x0", "options", "message"),
     [
         ("x - 1", [0.0], {}, r"gradient must be a function gradient\(x, rng\), not 'x - 1'"),
+        (lambda x: x, [0.0], {}, r"a function is called as gradient\(x, rng\), which .* does not take: too many positional"),
+        (lambda x, rng, t: x, [0.0], {}, r"a function is called as gradient\(x, rng\), which .* does not take: missing"),
+        (noisy, [0.0], {"objective": lambda: 0.0}, r"a function is called as objective\(x\), which"),
         (noisy, [[0.0, 1.0, 2.0]], {}, r"x0 must be a vector \(dim,\) of real numbers, not an array of shape \(1, 3\)"),
         (noisy, [], {}, r"x0 must be a vector \(dim,\)"),
         (noisy, ["a", "b"], {}, "x0 must be a vector of real numbers"),

@@ -7,7 +7,8 @@ import pytest
 
 import tardigrad as td
 from tardigrad.core.growth import Growth
-from tardigrad.theory.dual_averaging import POWER, fitting_sequence, proven_for, steps_for
+from tardigrad.theory.dual_averaging import proven_for
+from tardigrad.theory.step_proposal import POWER, fitting_sequence, steps_for
 
 
 def steps(sequence, n):

@@ -72,8 +72,8 @@ def exact_gradient(problem: Problem) -> Callable[[Array], Array]:
     """Grad f of points (..., dim): the weighted sum over clients, of one client where all have the same data."""
     if isinstance(problem, UserGradient):
         raise InvalidInputError(
-            "a function gradient(x, rng) gives no exact gradients, which this needs: define a Problem whose gradient(client, x)"
-            " without a sample is exact"
+            "a function gradient(x, rng) gives no exact gradients, which this needs: pass them, diagnose(..., gradient=function"
+            " of x) or check_coherence(function of x, ...)"
         )
     if problem.shared_data or problem.n_clients == 1:
         return lambda x: problem.gradient(0, x)

@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def diagnose(
     points: int = 1000,
     starts: int = 12,
     problem: Problem | None = None,
+    gradient: Callable[[Array], Array] | None = None,
 ) -> Diagnosis:
     """Replay a run of `DASGD` or `DAGD` and compare it with its theory.
 
@@ -100,6 +102,8 @@ def diagnose(
         Stretches to compare, spread evenly over the run's time.
     problem : Problem, optional
         Where the run was saved without it.
+    gradient : callable, optional
+        Exact gradients of f at points (..., dim), where the problem knows none, as that of `minimize`.
 
     Returns
     -------
@@ -143,17 +147,17 @@ def diagnose(
     version = _versions(times, integer(points, "points", low=3))
     read = _read_at(result, version[:-1])
     kept = _replayed(result, problem, np.union1d(version, read))
-    gradient, project = exact_gradient(problem), feasible.project
+    exact, project = exact_gradient(problem) if gradient is None else gradient, feasible.project
 
     def slope(n: int) -> Array:
-        return gradient(project(kept[n]))
+        return exact(project(kept[n]))
 
     y, time = np.stack([kept[n] for n in version.tolist()]), times[version]
     pairs = zip(read.tolist(), version.tolist(), strict=False)
     bias = np.stack([np.linalg.norm(slope(s) - slope(n), axis=-1) for s, n in pairs])
     start = np.linspace(0, times[-1] - length, integer(starts, "starts"))
-    distance = np.stack([flow_distance(gradient, project, time, y, t, length) for t in start])
-    flow = mean_field(gradient, project, y[0], time)
+    distance = np.stack([flow_distance(exact, project, time, y, t, length) for t in start])
+    flow = mean_field(exact, project, y[0], time)
     return Diagnosis(
         version, time, energy(y, p, project), energy(flow, p, project), version[:-1] - read, bias, start, distance, length
     )

@@ -277,6 +277,7 @@ def pickled(half: WorkerHalf, timing: Timing | None, whither: str) -> tuple[byte
         main = cloudpickle.dumps((half, timing), protocol=5, buffer_callback=buffers.append)
     except Exception as error:  # pickling can raise anything
         raise InvalidInputError(
-            f"the rule or the problem cannot be sent to {whither} ({error}): keep open files, locks and generators out of them"
+            f"the rule, the problem or a function that they were given cannot be sent to {whither} ({error}): keep open files,"
+            " locks and generators out of them"
         ) from error
     return main, [np.frombuffer(buffer.raw(), np.uint8) for buffer in buffers]

@@ -21,6 +21,11 @@ PAPERS: dict[str, tuple[str, str, str]] = {
     "apsgd-table3": ("tardigrad.papers.apsgd", "table3", "workers from which asynchronous beats synchronous, k <= 1"),
     "apsgd-bound": ("tardigrad.papers.apsgd_simulation", "bound", "the averaged method simulated, beside Theorem 5's bound"),
     "dasgd-figure1": ("tardigrad.papers.dasgd", "figure1", "DASGD on the Rosenbrock function, synchronous and delayed"),
+    "dasgd-constants": (
+        "tardigrad.papers.dasgd_constants",
+        "constants",
+        "the search for the constants of dasgd-figure1 (5 minutes)",
+    ),
     "dasgd-coherence": ("tardigrad.papers.dasgd", "coherence", "whether the Rosenbrock function is variationally coherent"),
     "dasgd-delays": ("tardigrad.papers.dasgd_delays", "delays", "delays n^2: steps that fit them, and steps that do not"),
 }

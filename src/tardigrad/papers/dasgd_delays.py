@@ -28,7 +28,8 @@ from tardigrad.papers.at_updates import AtUpdates, geometric
 from tardigrad.problems.test_functions import Quadratic
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.growth_watch import GrowthWatch
-from tardigrad.theory.dual_averaging import LogLogStep, LogStep, proven_for, steps_for
+from tardigrad.theory.dual_averaging import LogLogStep, LogStep, proven_for
+from tardigrad.theory.step_proposal import steps_for
 
 #: exponent of the delays, and what is minimised
 GROWTH = 2.0

@@ -10,6 +10,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -20,6 +21,18 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng, Stream
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer
+
+
+def _check_arguments(function: Callable[..., Any], wanted: str) -> None:
+    """An error where the function surely cannot be called like that."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # some built-in functions have none
+        return
+    try:
+        signature.bind(*[None] * (wanted.count(",") + 1))
+    except TypeError as error:
+        raise InvalidInputError(f"a function is called as {wanted}, which {function!r} does not take: {error}") from None
 
 
 class UserGradient(Problem):
@@ -60,10 +73,12 @@ class UserGradient(Problem):
         objective: Callable[[Array], Any] | None = None,
         dtype: Any = np.float64,
     ) -> None:
-        for name, function in (("gradient", gradient), ("objective", objective)):
-            if not callable(function) and not (name == "objective" and function is None):
-                arguments = "x, rng" if name == "gradient" else "x"
-                raise InvalidInputError(f"{name} must be a function {name}({arguments}), not {function!r}")
+        for function, called in ((gradient, "gradient(x, rng)"), (objective, "objective(x)")):
+            if function is objective and function is None:
+                continue
+            if not callable(function):
+                raise InvalidInputError(f"{called.partition('(')[0]} must be a function {called}, not {function!r}")
+            _check_arguments(function, called)
         self.function = gradient
         self.dim = integer(dim, "dim")
         self.n_clients = integer(n_clients, "n_clients")

@@ -177,7 +177,8 @@ class DASGD(_Projected):
     and delays fit (Assumption 3; ``step.proven_for``). Sums of the steps that fit growing delays diverge like log log n and
     slower: scale and offset decide whether anything happens in 10^5 updates.
 
-    Without a constraint it is `AsyncSGD`, bit for bit.
+    Whether the set is bounded and steps fit the delays is not looked at here: `minimize` and `GrowthWatch` do. Without a
+    constraint it is `AsyncSGD`, bit for bit.
 
     Raises
     ------

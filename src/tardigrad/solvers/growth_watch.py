@@ -21,7 +21,8 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.steps import check_step
 from tardigrad.core.stopping import Limits
 from tardigrad.core.trace import Trace
-from tardigrad.theory.dual_averaging import fitting_sequence, proven_for
+from tardigrad.theory.dual_averaging import proven_for
+from tardigrad.theory.step_proposal import fitting_sequence
 
 #: updates before the first look
 FIRST = 1000

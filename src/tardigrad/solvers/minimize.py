@@ -35,7 +35,7 @@ from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.engines import engine_of
 from tardigrad.solvers.growth_watch import GrowthWatch
 from tardigrad.solvers.step_choice import LATE, constants_near, delays_of
-from tardigrad.theory.dual_averaging import steps_for
+from tardigrad.theory.step_proposal import steps_for
 
 #: updates of a run where the user does not say
 UPDATES = 10_000
