@@ -23,6 +23,7 @@ _MODULE_OF = {
         "core.result": "Result",
         "core.resume": "resume",
         "core.rule": "Rule State scratch_field",
+        "core.smoothness": "SmoothnessConstants",
         "core.steps": "PowerStep StepSequence",
         "core.stopping": "MaxOracleCalls MaxSeconds MaxUpdates Status Stop Tolerance",
         "core.task": "Cancel Reply Task",

@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain, encode
+from tardigrad.core.smoothness import SmoothnessConstants
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 
@@ -70,6 +72,19 @@ class Problem(Plain):
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         """Quantities of interest at `x` (..., dim) by name, each of shape (...); only those in `names` if given."""
         return {}
+
+    def constants(self) -> SmoothnessConstants:
+        """L, delta and ell, from which steps are computed: of least squares and of logistic and softmax regression.
+
+        Raises
+        ------
+        InvalidInputError
+            Unless the problem's class defines it.
+        """
+        raise InvalidInputError(
+            f"{type(self).__name__} does not say how smooth it is: give a step size as a number, or define constants()"
+            " to return SmoothnessConstants"
+        )
 
     def fingerprint(self) -> str:
         """A hash of everything that defines the problem: equal problems, equal fingerprints."""

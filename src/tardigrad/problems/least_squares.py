@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.smoothness import SmoothnessConstants
 from tardigrad.core.task import Array
 from tardigrad.problems.data import Dataset
 from tardigrad.problems.linear_model import LinearModel
+from tardigrad.problems.smoothness import linear_constants
 
 
 class LeastSquares(LinearModel):
@@ -26,6 +28,19 @@ class LeastSquares(LinearModel):
     """
 
     loss_curvature = 1.0
+
+    def constants(self) -> SmoothnessConstants:
+        """L, delta and ell, exactly with `L2` or no regularizer: see `problems.smoothness.linear_constants`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tardigrad as td
+        >>> problem = LeastSquares((np.array([[1.0], [2.0]]), np.zeros(2)), td.Given([0, 1]))  # Hessians 1 and 4
+        >>> problem.constants()
+        SmoothnessConstants(L=2.5, delta=1.5, ell=4.0, exact=True)
+        """
+        return linear_constants(self, quadratic=True)
 
     def _encode(self, data: Dataset) -> Array:
         try:

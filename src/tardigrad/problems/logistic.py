@@ -14,9 +14,11 @@ import numpy as np
 from scipy.special import expit
 
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.smoothness import SmoothnessConstants
 from tardigrad.core.task import Array
 from tardigrad.problems.data import Dataset, as_dataset
 from tardigrad.problems.linear_model import LinearModel, chunks, total
+from tardigrad.problems.smoothness import linear_constants
 
 
 class _Classifier(LinearModel):
@@ -28,6 +30,19 @@ class _Classifier(LinearModel):
         data = as_dataset(data)
         self.classes = np.unique(data.y)
         super().__init__(data, *args, **kwargs)
+
+    def constants(self) -> SmoothnessConstants:
+        """Bounds L, delta and ell from the curvature of the loss: see `problems.smoothness.linear_constants`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import tardigrad as td
+        >>> problem = LogisticRegression((np.array([[1.0], [2.0]]), np.array([0, 1])), td.Given([0, 1]))
+        >>> problem.constants()
+        SmoothnessConstants(L=0.625, delta=0.5, ell=1.0, exact=False)
+        """
+        return linear_constants(self, quadratic=False)
 
     def _codes(self, data: Dataset) -> Array:
         codes = np.minimum(np.searchsorted(self.classes, data.y), len(self.classes) - 1)
