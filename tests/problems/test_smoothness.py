@@ -106,6 +106,22 @@ def test_those_of_least_squares_are_exact(weights, batch, regularizer, sparse):
     assert values(found) == pytest.approx(by_hand(problem), rel=1e-9)
 
 
+@all_weights
+@pytest.mark.parametrize("skew", [1.0, 3.0])
+def test_the_most_different_client_is_found_among_many(weights, skew):
+    for seed in range(30):
+        partition = td.Given(np.random.default_rng(seed).permutation(np.arange(24) % 6 * (np.arange(24) > 3)))
+        problem = make(td.LeastSquares, n_rows=24, partition=partition, seed=seed, skew=skew, weights=weights)
+        assert problem.constants().delta == pytest.approx(by_hand(problem)[1], rel=1e-9)
+
+
+def test_a_small_difference_between_clients_with_many_features_is_seen():
+    X = np.random.default_rng(0).normal(size=(20, 130))
+    problem = td.LeastSquares((np.concatenate([X, X * (1 + 1e-6)]), np.zeros(40)), td.Given(np.repeat([0, 1], 20)))
+    found = problem.constants()
+    assert found.delta == pytest.approx(1e-6 * found.L, rel=1e-5)
+
+
 @pytest.mark.parametrize("batch", [None, 2], ids=str)
 def test_those_of_least_squares_are_attained_by_a_pair_of_points(batch):
     problem = make(td.LeastSquares, batch=batch, regularizer=td.L2(0.1))
@@ -172,26 +188,42 @@ def small_moves(problem):
     return [(np.zeros(problem.dim), v) for v in [*axes, *rng.normal(size=(200, problem.dim))]]
 
 
-def test_delta_of_a_classifier_is_the_larger_of_both_parts():
-    # client 0 has the steep row, so its own part decides; without it, the others' one would
-    X, y = np.array([[1.0], [2.0], [10.0]]), np.array([0, 1, 0])
-    problem = td.LogisticRegression((X, y), td.Given([1, 2, 0]))
-    assert problem.constants().delta == pytest.approx(0.25 * 100 * 2 / 3, rel=1e-12)
-    # eight alike, and one of them empty of features: P of that client is 0.25 * 8/9, N of the others 0.25 * 8/9
-    problem = td.LogisticRegression((np.array([[1.0]] * 8 + [[0.0]]), np.arange(9) % 2), td.Iid(9))
-    assert problem.constants().delta == pytest.approx(0.25 * 8 / 9, rel=1e-12)
+@all_classifiers
+@all_weights
+@all_regularizers
+def test_delta_of_a_classifier_is_the_largest_norm_of_either_part(model, weights, regularizer):
+    for seed in range(10):
+        problem = make(model, partition=td.Given(np.random.default_rng(seed).integers(0, 4, 12)), weights=weights, seed=seed)
+        X, parts = problem.data.X, []
+        moments = [X[problem.rows_of(i)].T @ X[problem.rows_of(i)] / problem.n_rows_of(i) for i in range(problem.n_clients)]
+        whole = sum(problem.weight(i) * H for i, H in enumerate(moments))
+        for i, H in enumerate(moments):
+            P, N = whole - problem.weight(i) * H, (problem.scale(i) - problem.weight(i)) * H
+            parts.append(max(np.linalg.norm(P, 2), np.linalg.norm(N, 2)))
+        assert problem.constants().delta == pytest.approx(problem.loss_curvature * max(parts), rel=1e-9)
 
 
-def test_delta_of_a_classifier_counts_the_others_rows_where_they_are_steeper():
-    # N of a client is at most 2/3 of its own Hessian; three clients of which two agree and are steep: P of the third
-    X, y = np.array([[3.0, 0.0], [3.0, 0.0], [0.0, 1.0]]), np.array([0, 1, 0])
-    problem = td.LogisticRegression((X, y), td.Given([0, 1, 2]))
-    assert problem.constants().delta == pytest.approx(0.25 * 9 * 2 / 3, rel=1e-12)
-    # unequal weights: the scales are 3/4 * 3, so the others' part is larger than any own one
-    problem = td.LogisticRegression((X[[0, 1, 2, 2]], y[[0, 1, 2, 2]]), td.Given([0, 1, 2, 2]), weights="rows")
-    weights, own = np.array([1, 1, 2]) / 4, np.array([9.0, 9.0, 1.0])
-    parts = [max(9 * (weights[:2].sum() - weights[i] * (i < 2)), 2 * weights[i] * own[i]) for i in range(3)]
-    assert problem.constants().delta == pytest.approx(0.25 * max(parts), rel=1e-12)
+def test_unequal_weights_add_the_regularizer_to_the_delta_of_a_classifier():
+    plain = make(td.LogisticRegression, weights="rows").constants()
+    for regularizer in (td.L2(0.4), td.SmoothNonconvex(0.2)):
+        found = make(td.LogisticRegression, weights="rows", regularizer=regularizer).constants()
+        assert found.delta == pytest.approx(plain.delta + 0.4 / 4, rel=1e-9)  # the scales are 3/4, 5/4 and 1
+        equal = [make(td.LogisticRegression, regularizer=r).constants().delta for r in (None, regularizer)]
+        assert equal[0] == equal[1]
+
+
+@all_classifiers
+@pytest.mark.parametrize("batch", [1, 2, 4])
+def test_ell_of_a_classifier_is_that_of_its_formula(model, batch):
+    problem = make(model, batch=batch, regularizer=td.L2(0.4))
+    c, found = problem.loss_curvature, []
+    for client in range(3):
+        A = problem.data.X[problem.rows_of(client)]
+        H, Q = A.T @ A / len(A), (A.T * (A**2).sum(1)) @ A / len(A)
+        alpha, top = single_share(len(A), batch), np.linalg.norm(H, 2)
+        squares = c**2 * (alpha * Q + (1 - alpha) * top * H) + 2 * c * 0.4 * H + 0.4**2 * np.eye(3)
+        found.append(np.sqrt(np.linalg.norm(squares, 2)))
+    assert problem.constants().ell == pytest.approx(max(found), rel=1e-9)
 
 
 # limiting cases

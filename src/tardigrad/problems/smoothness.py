@@ -57,8 +57,9 @@ def linear_constants(model: LinearModel, *, quadratic: bool) -> SmoothnessConsta
     *delta* is the largest ``|H - s_i H_i + (1 - s_i) rho I|`` for least squares with L2: the regularizer drops out where
     weights are equal. Otherwise gradients differ by ``P - N``, averaged along the segment between two points: P is made of
     rows of other clients with ``0 <= P <= c (H - w_i H_i)``, N of the client's with ``0 <= N <= c (s_i - w_i) H_i``, in the
-    order of symmetric matrices. Of such a difference the norm is at most ``max(|P|, |N|)``, and the regularizer adds at most
-    ``|1 - s_i| R``.
+    order of symmetric matrices. Of such a difference the norm is at most ``max(|P|, |N|)``. As ``s_i = n w_i``, P is a sum of
+    n - 1 matrices that are each at most ``w_j c H_j``, so no P exceeds the largest ``N = (n-1) w_j c H_j``: delta is at most
+    ``c (1 - 1/n) max s_i lambda_max(H_i)``, to which the regularizer adds at most ``R max |1 - s_i|``.
 
     *ell*: a sample of b rows gives ``g_S = (M_S + rho I) v`` between two points that differ by v, with M_S the mean of its
     ``c_r a_r a_r'``, c_r in [0, c]. Without replacement a pair of different rows is drawn with probability
@@ -128,24 +129,23 @@ def _dissimilarity(model: LinearModel, whole: Operator, top: float, tops: Array,
     scales = np.array([model.scale(client) for client in range(model.n_clients)])
     own = c * scales * (1 - 1 / model.n_clients) * tops  # norms of N
     regular = np.abs(1 - scales) * R
+    if not quadratic:
+        return float(own.max() + regular.max())
+    ridge = isinstance(model.regularizer, L2)
     bounds = np.maximum(c * top, own) + regular
-    best = 0.0 if quadratic else float((own + regular).max())
+    best = 0.0
     for client in np.argsort(-bounds, kind="stable").tolist():
         if bounds[client] <= best:
             break
         X = model.data.X[model.rows_of(client)]
         H, scale = gram(X, np.full(X.shape[0], 1 / X.shape[0])), scales[client]
-        if quadratic:
-            ridge = isinstance(model.regularizer, L2)
-            difference = _minus(whole, H, scale, (1 - scale) * R / c if ridge else 0.0)
-            found = c * largest_eigenvalue(difference, dim, of=top + scale * tops[client])
-            best = max(best, found if ridge else found + regular[client])
-        else:  # P only: N is in best
-            best = max(best, c * largest_eigenvalue(_minus(whole, H, scale / model.n_clients), dim) + regular[client])
+        difference = _minus(whole, H, scale, (1 - scale) * R / c if ridge else 0.0)
+        found = c * largest_eigenvalue(difference, dim, of=top + scale * tops[client])
+        best = max(best, found if ridge else found + regular[client])
     return best
 
 
-def _minus(whole: Operator, H: Operator, factor: float, shift: float = 0.0) -> Operator:
+def _minus(whole: Operator, H: Operator, factor: float, shift: float) -> Operator:
     return lambda v: whole(v) - factor * H(v) + shift * v
 
 
