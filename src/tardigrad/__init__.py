@@ -39,6 +39,7 @@ _MODULE_OF = {
         "engines.simulated": "Simulated",
         "engines.threads": "Threads",
         "problems.data": "Dataset",
+        "problems.hsu_dirichlet": "HsuDirichlet",
         "problems.least_squares": "LeastSquares",
         "problems.linear_system": "LinearSystem",
         "problems.logistic": "LogisticRegression SoftmaxRegression",

@@ -8,6 +8,7 @@ Rules of this file:
 
 - rows are never copied as a whole: a client is an index range into an order of rows;
 - a sample is an array of row numbers, (batch,) or (replicas, batch);
+- rows that no client owns are in no sum: f is that of the clients alone, and so are its measures;
 - predictions have shape (..., rows), with an axis of outputs before the rows where there are several.
 """
 
@@ -108,11 +109,15 @@ class LinearModel(Problem):
         if isinstance(self.partition, Shared):
             self.n_clients = int(self.partition.n_clients)
             self._order, bounds = None, [(0, n_rows)] * self.n_clients
+            self._used: Array | slice = slice(0, n_rows)
+            self._n_used = n_rows
         else:
             order, offsets = self.partition.split(self.data.y)
             self.n_clients = len(offsets) - 1
-            in_order = bool((np.diff(order) == 1).all())
+            in_order = bool(order[0] == 0 and (np.diff(order) == 1).all())
             self._order = None if in_order else order
+            self._n_used = len(order)
+            self._used = slice(0, n_rows) if self._n_used == n_rows else np.sort(order)
             ends = offsets.tolist()
             bounds = list(itertools.pairwise(ends))
         self._bounds = bounds
@@ -130,7 +135,7 @@ class LinearModel(Problem):
     def scale(self, client: int) -> float:
         if self.equal_weights:
             return 1.0
-        return self.n_clients * self.n_rows_of(client) / len(self.data)
+        return self.n_clients * self.n_rows_of(client) / self._n_used
 
     def sample(self, client: int, rng: Rng) -> Array | None:
         if self.batch is None:
@@ -161,13 +166,12 @@ class LinearModel(Problem):
             rows, share = self.rows_of(client), 1.0 / self.n_rows_of(client)
             losses = (self._losses(self._predict(x, self.data.X[part]), self.y[part]).sum(-1) for part in chunks(rows))
             return total(losses) * share + self.regularizer.value(x)
-        return self._mean_loss(x, self.data, self.y, self._row_weights()) + self.regularizer.value(x)
+        return self._mean_loss(x, self.data, self.y, self._used, self._row_weights()) + self.regularizer.value(x)
 
     def full_gradient(self, x: Array) -> Array:
         """The gradient of ``f`` at x (..., dim), over all rows of all clients."""
         weights = self._row_weights()
-        everything = slice(0, len(self.data))
-        gradient = total(self._loss_gradient(x, part, weights[part]) for part in chunks(everything))
+        gradient = total(self._loss_gradient(x, part, weights[part]) for part in chunks(self._used))
         self.regularizer.add_gradient(x, gradient)
         return gradient
 
@@ -184,7 +188,7 @@ class LinearModel(Problem):
         if self.test is not None:
             share = np.full(len(self.test), 1.0 / len(self.test))
             test, y = self.test, self._encode(self.test)
-            table["test_loss"] = lambda x: self._mean_loss(x, test, y, share)
+            table["test_loss"] = lambda x: self._mean_loss(x, test, y, slice(0, len(test)), share)
         return table
 
     def smoothness(self, client: int | None = None) -> float:
@@ -206,17 +210,16 @@ class LinearModel(Problem):
         return float(self.loss_curvature * largest + self.regularizer.curvature)
 
     def _row_weights(self) -> Array:
-        n_rows = len(self.data)
+        weights = np.zeros(len(self.data))
         if self.weights == "rows" or self.shared_data:  # then every row weighs the same
-            return np.full(n_rows, 1.0 / n_rows)
-        weights = np.empty(n_rows)
+            weights[self._used] = 1.0 / self._n_used
+            return weights
         for client in range(self.n_clients):
             weights[self.rows_of(client)] = 1.0 / (self.n_clients * self.n_rows_of(client))
         return weights
 
-    def _mean_loss(self, x: Array, data: Dataset, y: Array, weights: Array) -> Array:
-        parts = chunks(slice(0, len(data)))
-        return total(self._losses(self._predict(x, data.X[part]), y[part]) @ weights[part] for part in parts)
+    def _mean_loss(self, x: Array, data: Dataset, y: Array, rows: Array | slice, weights: Array) -> Array:
+        return total(self._losses(self._predict(x, data.X[part]), y[part]) @ weights[part] for part in chunks(rows))
 
     def _predict(self, x: Array, A: Any) -> Array:
         """Predictions (..., [n_outputs,] rows) at x (..., dim); A is (rows, features) or (replicas, rows, features)."""

@@ -57,16 +57,16 @@ class _Classifier(LinearModel):
 
     def _measures(self) -> dict[str, Any]:
         table = super()._measures()
-        table["accuracy"] = lambda x: self._accuracy(x, self.data)
+        table["accuracy"] = lambda x: self._accuracy(x, self.data, self._used, self._n_used)
         if self.test is not None:
-            table["test_accuracy"] = lambda x: self._accuracy(x, self.test)
+            test = self.test
+            table["test_accuracy"] = lambda x: self._accuracy(x, test, slice(0, len(test)), len(test))
         return table
 
-    def _accuracy(self, x: Array, data: Dataset) -> Array:
+    def _accuracy(self, x: Array, data: Dataset, rows: Array | slice, n_rows: int) -> Array:
         codes = self._codes(data)
-        parts = chunks(slice(0, len(data)))
-        right = total((self._decide(self._predict(x, data.X[part])) == codes[part]).sum(-1) for part in parts)
-        return right / len(data)
+        right = total((self._decide(self._predict(x, data.X[part])) == codes[part]).sum(-1) for part in chunks(rows))
+        return right / n_rows
 
     def _decide(self, predictions: Array) -> Array:
         raise NotImplementedError

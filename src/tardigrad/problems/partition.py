@@ -4,7 +4,7 @@ Rules of this file:
 
 - a partition is plain and seeded: the same one always gives the same clients;
 - clients that get no row are left out of n and the number is said in a warning;
-- no row is lost and none is given twice.
+- no row is given twice, and none is lost but where the partition says so (`NOBODY`).
 """
 
 from __future__ import annotations
@@ -22,13 +22,16 @@ from tardigrad.core.streams import Domain, Stream
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 
+#: owner of rows that are not used
+NOBODY = -1
+
 
 class Partition(Plain):
     """Base class: `owners` says for each row which client owns it."""
 
     @abstractmethod
     def owners(self, labels: Array) -> Array:
-        """Client of each row, integers (n_rows,)."""
+        """Client of each row, integers (n_rows,); `NOBODY` for rows that are not used."""
 
     def split(self, labels: Array) -> tuple[Array, Array]:
         """Rows ordered by client, and where each client's rows begin.
@@ -36,18 +39,20 @@ class Partition(Plain):
         Returns
         -------
         order : int array (n_rows,)
-            Row numbers, client by client, in their old order within a client.
+            Row numbers, client by client, in their old order within a client; without rows that nobody owns.
         offsets : int array (n_clients + 1,)
             Client i owns ``order[offsets[i]:offsets[i + 1]]``.
         """
         owners = self.owners(labels)
+        owned = np.flatnonzero(owners != NOBODY)
+        owners = owners[owned]
         asked = int(owners.max()) + 1
         kept, numbers = np.unique(owners, return_inverse=True)
         n_asked = max(asked, getattr(self, "n_clients", asked))
         if len(kept) < n_asked:
             empty = n_asked - len(kept)
             warnings.warn(f"{empty} of {n_asked} clients got no rows and are left out: n is {len(kept)}", stacklevel=3)
-        order = np.argsort(numbers, kind="stable")
+        order = owned[np.argsort(numbers, kind="stable")]
         offsets = np.concatenate([[0], np.cumsum(np.bincount(numbers))])
         return order, offsets
 
@@ -93,7 +98,8 @@ class Dirichlet(Partition):
     References
     ----------
     The class-wise form of the partition of Hsu, Qi, Brown, "Measuring the effects of non-identical data
-    distribution for federated visual classification", 2019, which draws a class mixture for each client instead.
+    distribution for federated visual classification", 2019, which draws a class mixture for each client instead:
+    `HsuDirichlet`.
     """
 
     n_clients: int
@@ -105,7 +111,7 @@ class Dirichlet(Partition):
         object.__setattr__(self, "alpha", number(self.alpha, "alpha", above=0))
 
     def owners(self, labels: Array) -> Array:
-        _check_labels(labels, "Dirichlet")
+        check_labels(labels, "Dirichlet")
         owners = np.empty(len(labels), np.int64)
         stream = Stream(self.seed, Domain.PARTITION)
         for i, label in enumerate(np.unique(labels)):
@@ -210,6 +216,7 @@ def _set_clients(partition: Any) -> None:
         object.__setattr__(partition, "seed", integer(partition.seed, "seed", low=0))
 
 
-def _check_labels(labels: Array, name: str) -> None:
+def check_labels(labels: Array, name: str) -> None:
+    """Labels that are classes, for the partition of this name."""
     if np.issubdtype(labels.dtype, np.floating) and not (labels == np.round(labels)).all():
         raise InvalidInputError(f"{name} shares out classes, but the labels are real numbers: use Iid, Shards or Given")
