@@ -19,9 +19,6 @@ from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number, optional_integer
 from tardigrad.problems.partition import NOBODY, Partition, check_labels
 
-#: a gamma variate of a larger shape is the shape, in double precision
-_CERTAIN = 1e32
-
 
 @dataclass(frozen=True)
 class HsuDirichlet(Partition):
@@ -114,8 +111,7 @@ def log_dirichlet(alpha: float, prior: Array, rng: Rng) -> Array:
     ``gamma(a) = gamma(a + 1) u^(1/a)`` in distribution, u uniform, so that ``log u / a`` does what underflows.
     """
     shapes = alpha * prior
-    certain = shapes > _CERTAIN
-    bulk = np.log(np.where(certain, shapes, rng.standard_gamma(np.where(certain, 1.0, shapes + 1))))
+    bulk = np.log(rng.standard_gamma(shapes + 1))
     waiting = rng.standard_exponential(len(prior))  # -log u
     return np.asarray(alpha * bulk - waiting / prior if alpha < 1 else bulk - waiting / shapes)
 
