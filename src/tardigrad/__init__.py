@@ -52,6 +52,7 @@ _MODULE_OF = {
         "problems.sigmoid_regression": "SigmoidRegression",
         "problems.test_functions": "DoubleWell Quadratic Ridges Rosenbrock",
         "problems.user_gradient": "UserGradient",
+        "rules.compression": "Compressor Quantization RandomK",
         "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.hogwild": "Hogwild",
