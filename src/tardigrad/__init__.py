@@ -38,6 +38,7 @@ _MODULE_OF = {
         "engines.replay": "Replay replay",
         "engines.simulated": "Simulated",
         "engines.threads": "Threads",
+        "problems.client_quadratics": "ClientQuadratics",
         "problems.data": "Dataset",
         "problems.hsu_dirichlet": "HsuDirichlet",
         "problems.least_squares": "LeastSquares",
