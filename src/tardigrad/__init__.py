@@ -56,6 +56,7 @@ _MODULE_OF = {
         "rules.compression": "Compressor Quantization RandomK",
         "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
+        "rules.incremental": "IAG SAGA",
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",
         "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),

@@ -5,25 +5,9 @@ import pytest
 import scipy.stats
 
 import tardigrad as td
+from clients import Names
 from conftest import make_problem
 from tardigrad.testing import AnyOrder
-
-
-class Names(td.Problem):
-    """Each client's gradient is its own number; iterates stay at zero."""
-
-    def __init__(self, n_clients, weights=None):
-        self.n_clients, self.dim, self.weights = n_clients, n_clients, weights
-        self.equal_weights = weights is None
-
-    def fields(self):
-        return {"n_clients": self.n_clients, "weights": self.weights}
-
-    def scale(self, client):
-        return 1.0 if self.weights is None else self.n_clients * self.weights[client]
-
-    def gradient(self, client, x, sample=None):
-        return np.eye(self.n_clients)[client]
 
 
 def simulate(rule, problem, n, **kwargs):

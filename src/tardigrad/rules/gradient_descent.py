@@ -47,14 +47,19 @@ class GradientRule(Rule[S], Generic[S]):
         return gradient if problem.equal_weights else gradient * problem.scale(client)
 
 
-class _SGD(GradientRule[S], Generic[S]):
-    """What both rules share: the server's step."""
+class DescentRule(GradientRule[S], Generic[S]):
+    """Rules whose server takes a step along a gradient; a subclass is a dataclass with the field ``step``.
+
+    Its state has a field ``scratch``, as `AsyncState` has, and ``velocity`` where there is momentum.
+    """
 
     step: Step
-    momentum: float
+    momentum: float = 0.0
 
-    def _check(self) -> None:
+    def _check_step(self) -> None:
         object.__setattr__(self, "step", check_step(self.step))
+
+    def _check_momentum(self) -> None:
         object.__setattr__(self, "momentum", number(self.momentum, "momentum", low=0, below=1))
 
     @property
@@ -117,7 +122,7 @@ class SyncState(State):
 
 
 @dataclass(frozen=True)
-class SyncSGD(_SGD[SyncState]):
+class SyncSGD(DescentRule[SyncState]):
     """Synchronous (minibatch) SGD: rounds that wait for their slowest client.
 
     ``x[t+1] = x[t] - step[t] (1/m) sum_{i in S_t} n w_i g_i(x[t])``
@@ -154,7 +159,8 @@ class SyncSGD(_SGD[SyncState]):
     momentum: float = 0.0
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check_step()
+        self._check_momentum()
         object.__setattr__(self, "sample", optional_integer(self.sample, "sample"))
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> SyncSGD:
@@ -201,7 +207,7 @@ class AsyncState(AskingState):
 
 
 @dataclass(frozen=True)
-class AsyncSGD(Asking[AsyncState], _SGD[AsyncState]):
+class AsyncSGD(Asking[AsyncState], DescentRule[AsyncState]):
     """Asynchronous SGD: every reply is applied when it comes, from a point that may be old.
 
     ``x[t+1] = x[t] - step[t] n w_j g_j(x[t - staleness[t]])``, j the client that answered.
@@ -246,7 +252,8 @@ class AsyncSGD(Asking[AsyncState], _SGD[AsyncState]):
     concurrency: int | None = None
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check_step()
+        self._check_momentum()
         self._check_asking()
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Self:
