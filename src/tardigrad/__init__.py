@@ -59,6 +59,7 @@ _MODULE_OF = {
         "rules.incremental": "IAG SAGA",
         "rules.hogwild": "Hogwild",
         "rules.row_action": "RowAction",
+        "rules.sarah": "SARAH",
         "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),
         "solvers.growth_watch": "GrowthWatch",
         "solvers.linsolve": "linsolve",
