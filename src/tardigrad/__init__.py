@@ -54,6 +54,7 @@ _MODULE_OF = {
         "problems.test_functions": "DoubleWell Quadratic Ridges Rosenbrock",
         "problems.user_gradient": "UserGradient",
         "rules.compression": "Compressor Quantization RandomK",
+        "rules.buffered": "FedBuff",
         "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.incremental": "IAG SAGA",

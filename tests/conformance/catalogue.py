@@ -47,6 +47,11 @@ RULES = {
     "SAGA": lambda: td.SAGA(0.05),
     "SAGA, answered, decreasing": lambda: td.SAGA(td.PowerStep(0.1, 0.5), next_client="answered"),
     "SAGA, shuffled, sweep": lambda: td.SAGA([0.02, 0.05], next_client="shuffled"),
+    "FedBuff": lambda: td.FedBuff(0.1),
+    "FedBuff, local steps, buffer, answered": lambda: td.FedBuff(
+        0.5, local_steps=3, local_step=0.05, buffer=3, next_client="answered"
+    ),
+    "FedBuff, buffer, sweep": lambda: td.FedBuff([[0.5], [1.0]], local_steps=2, local_step=[0.02, 0.05], buffer=2),
     "SARAH": lambda: td.SARAH(0.05),
     "SARAH, sample, restarts, decreasing": lambda: td.SARAH(td.PowerStep(0.1, 0.5), sample=3, restart_every=4),
     "SARAH, sweep": lambda: td.SARAH([0.02, 0.05], sample=2, restart_every=10),
