@@ -59,6 +59,7 @@ _MODULE_OF = {
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.incremental": "IAG SAGA",
         "rules.hogwild": "Hogwild",
+        "rules.ringmaster": "Rennala Ringmaster",
         "rules.row_action": "RowAction",
         "rules.sarah": "SARAH",
         "rules.sketch_project": ("AcceleratedSketchProject AveragedSketchProject ParallelSketchProject SketchProject"),

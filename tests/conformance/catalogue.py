@@ -52,6 +52,12 @@ RULES = {
         0.5, local_steps=3, local_step=0.05, buffer=3, next_client="answered"
     ),
     "FedBuff, buffer, sweep": lambda: td.FedBuff([[0.5], [1.0]], local_steps=2, local_step=[0.02, 0.05], buffer=2),
+    "Rennala": lambda: td.Rennala(0.2, batch=1),
+    "Rennala, batch, uniform, sweep": lambda: td.Rennala([0.1, 0.2], batch=3, next_client="uniform"),
+    "Ringmaster": lambda: td.Ringmaster(0.1),
+    "Ringmaster, limit, sweep": lambda: td.Ringmaster([0.05, 0.1], max_delay=2),
+    "Ringmaster, cancel": lambda: td.Ringmaster(td.PowerStep(0.2, 0.5), max_delay=3, cancel=True),
+    "Ringmaster, cancel, uniform": lambda: td.Ringmaster(0.1, max_delay=1, cancel=True, next_client="uniform"),
     "SARAH": lambda: td.SARAH(0.05),
     "SARAH, sample, restarts, decreasing": lambda: td.SARAH(td.PowerStep(0.1, 0.5), sample=3, restart_every=4),
     "SARAH, sweep": lambda: td.SARAH([0.02, 0.05], sample=2, restart_every=10),
