@@ -3,6 +3,7 @@
 import numpy as np
 
 import tardigrad as td
+from conftest import make_problem
 from tardigrad.core.streams import Domain, Stream
 
 
@@ -38,6 +39,13 @@ def make_quadratics(n=4, dim=3, noisy=True, dtype=float, spread=1.0):
     rng = np.random.default_rng(8)
     kind = NoisyQuadratics if noisy else td.ClientQuadratics
     return kind(rng.uniform(0.2, 2.0, n), (spread * rng.normal(size=(n, dim))).astype(dtype))
+
+
+def make_weighted(batch=3):
+    """Least squares over clients of 3, 9, 12 and 24 rows, weighted by them."""
+    data = make_problem().data
+    owners = np.repeat(np.arange(4), [3, 9, 12, 24])
+    return td.LeastSquares((data.X, data.y), td.Given(owners), batch=batch, weights="rows")
 
 
 def replies(result):

@@ -60,6 +60,13 @@ def test_constants_are_attained():
     assert problem.ell == pytest.approx(max(np.linalg.norm(g) for g in own) / distance, rel=1e-13)
 
 
+def test_constants_count_clients_on_either_side_of_the_mean():
+    low, high = (td.ClientQuadratics(curvatures, np.zeros((3, 1))) for curvatures in ([-1.5, 3.0, 3.0], [0.0, 0.0, 3.0]))
+    assert (low.L, low.delta, low.ell) == (1.5, 3.0, 3.0)
+    assert (high.L, high.delta, high.ell) == (1.0, 2.0, 3.0)
+    assert td.ClientQuadratics([-4.0, 3.0, 3.0], np.zeros((3, 1))).ell == 4.0
+
+
 def test_the_papers_quadratics():
     problem = td.ClientQuadratics.of_paper(10.0, n=4, dim=200_000)
     np.testing.assert_array_equal(problem.curvatures, [1 / 4, 1, 9 / 4, 4])
@@ -88,6 +95,7 @@ def test_leading_axes_give_the_bits_of_single_points_in_the_type_of_the_centres(
     before = x.copy()
     gradient = problem.gradient(2, x)
     assert gradient.dtype == problem.minimiser.dtype == problem.x0().dtype == dtype
+    assert same_bits(gradient, (x - problem.centres[2]) * dtype(problem.curvatures[2]))
     assert not np.shares_memory(gradient, x)
     assert same_bits(x, before)
     for index in np.ndindex(shape):

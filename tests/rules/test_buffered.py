@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from clients import Names, make_quadratics, replies
+from clients import Names, make_quadratics, make_weighted, replies
 from conftest import make_problem
 from tardigrad.core.plain import same_bits
+from tardigrad.core.task import Task
 
 SLOW_LAST = td.PerClient([2.5, 5.0, 7.5, 10.0])
 
@@ -41,7 +42,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("next_client", ["uniform", "answered", "shuffled"])
-@pytest.mark.parametrize("make", [make_problem, lambda: make_problem(weights="rows"), make_quadratics])
+@pytest.mark.parametrize("make", [make_problem, make_weighted, make_quadratics])
 @pytest.mark.parametrize(("step", "local_steps", "local_step", "buffer"), CASES)
 def test_every_iterate_is_the_textbooks_bit_for_bit(step, local_steps, local_step, buffer, make, next_client):
     problem, rule = make(), td.FedBuff(step, local_steps, local_step, buffer, next_client)
@@ -61,7 +62,18 @@ def test_large_iterates_are_updated_in_place_to_the_same_bits(buffer):
 
 @pytest.mark.parametrize("local_step", [0.1, [0.1, 0.2]])
 def test_float32_stays(local_step):
-    problem = make_quadratics(dtype=np.float32)
+    seen, problem = set(), make_quadratics(dtype=np.float32)
+
+    class Watched(type(problem)):
+        def gradient(self, client, x, sample=None):
+            seen.add(x.dtype)
+            return super().gradient(client, x, sample)
+
+    problem = Watched(problem.curvatures, problem.centres)
+    rule, x = td.FedBuff(0.5, 2, local_step, 3), np.zeros((*np.shape(local_step), 3), np.float32)
+    payload = rule.work(problem, Task(0, 0), (x,), np.random.default_rng(0), None)
+    assert payload.dtype == np.float32
+    assert seen == {np.dtype(np.float32)}, "of the clients' own iterates"
     result = simulate(td.FedBuff(0.5, 2, local_step, 3), problem, 20, snapshot_every=1)
     assert result.state.x.dtype == result.state.total.dtype == result.history.x.dtype == np.float32
     assert np.isfinite(result.x).all()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from clients import Names, make_quadratics, replies
+from clients import Names, make_quadratics, make_weighted, replies
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.core.task import Reply, Task
@@ -25,7 +25,7 @@ def textbook(kind, step, result, problem):
     n, xs = problem.n_clients, [result.x0]
     table, mean = np.zeros((n, problem.dim), problem.dtype), None
     for t, (_, client, read, rng) in enumerate(replies(result)):
-        g = problem.gradient(client, xs[read], problem.sample(client, rng))
+        g = problem.gradient(client, xs[read], problem.sample(client, rng)) * problem.scale(client)
         if t < n:
             table[client] = g
             if t == n - 1:
@@ -50,6 +50,13 @@ def test_every_iterate_is_the_textbooks_bit_for_bit(kind, next_client, dtype):
     assert expected.dtype == result.history.x.dtype == dtype
     assert same_bits(expected, result.history.x)
     assert result.trace.staleness.max() > 2
+
+
+@pytest.mark.parametrize("kind", RULES)
+def test_weighted_clients_give_the_textbooks_bits(kind):
+    problem = make_weighted()
+    result = simulate(kind(0.05, "uniform"), problem, 60, snapshot_every=1, seed=3)
+    assert same_bits(textbook(kind, 0.05, result, problem), result.history.x)
 
 
 @pytest.mark.parametrize("kind", RULES)

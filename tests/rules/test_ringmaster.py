@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from clients import Names, make_quadratics, replies
+from clients import Names, make_quadratics, make_weighted, replies
 from conftest import make_problem
 from tardigrad.core.plain import same_bits
 
@@ -27,7 +27,7 @@ def textbook(result, problem, step, batch, max_delay):
     for _, client, read, rng in replies(result):
         if len(xs) - 1 - read > max_delay:
             continue
-        kept.append(problem.gradient(client, xs[read], problem.sample(client, rng)))
+        kept.append(problem.gradient(client, xs[read], problem.sample(client, rng)) * problem.scale(client))
         if len(kept) == batch:
             mean = kept[0] if batch == 1 else sum(kept[1:], start=kept[0]) / batch
             xs.append(xs[-1] - (step(len(xs) - 1) if callable(step) else step) * mean)
@@ -36,7 +36,7 @@ def textbook(result, problem, step, batch, max_delay):
 
 
 @pytest.mark.parametrize("next_client", ["answered", "uniform", "shuffled"])
-@pytest.mark.parametrize("make", [make_problem, shared_problem, make_quadratics])
+@pytest.mark.parametrize("make", [make_weighted, shared_problem, make_quadratics])
 @pytest.mark.parametrize("batch", [1, 3, 7])
 def test_rennala_is_the_textbooks_bit_for_bit(batch, make, next_client):
     problem = make()
@@ -50,7 +50,7 @@ def test_rennala_is_the_textbooks_bit_for_bit(batch, make, next_client):
 
 @pytest.mark.parametrize("cancel", [False, True])
 @pytest.mark.parametrize("next_client", ["answered", "uniform", "shuffled"])
-@pytest.mark.parametrize("make", [make_problem, shared_problem, make_quadratics])
+@pytest.mark.parametrize("make", [make_weighted, shared_problem, make_quadratics])
 @pytest.mark.parametrize("max_delay", [0, 1, 5])
 def test_ringmaster_is_the_textbooks_bit_for_bit(max_delay, make, next_client, cancel):
     problem, step = make(), td.PowerStep(0.3, 0.5)

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 
 import tardigrad as td
-from clients import Names, make_quadratics
+from clients import Names, make_quadratics, make_weighted
 from conftest import make_problem
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
@@ -54,7 +54,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("step", [0.05, td.PowerStep(0.2, 0.75)], ids=["constant", "decreasing"])
-@pytest.mark.parametrize("make", [make_problem, lambda: make_problem(weights="rows"), make_quadratics])
+@pytest.mark.parametrize("make", [make_problem, make_weighted, make_quadratics])
 @pytest.mark.parametrize("arguments", CASES.values(), ids=CASES)
 def test_every_iterate_is_the_textbooks_bit_for_bit(arguments, make, step):
     problem = make()
@@ -125,7 +125,7 @@ def test_the_first_update_depends_on_the_client_linearly():
 
 
 def test_the_difference_is_unbiased_over_clients():
-    problem = make_problem(batch=None, weights="rows")
+    problem = make_weighted(batch=None)
     rule = td.SARAH(0.1)
     state = simulate(rule, problem, 6).state
     before, found = problem.full_gradient(state.x) - problem.full_gradient(state.x_previous), []
