@@ -11,8 +11,8 @@ asking the client that answered gives no bias with constant steps, and how much 
 
 Rules of this file:
 
-- the table begins with a full round: all clients are asked at x[0], and when the last has answered, the first update is
-  ``x[1] = x[0] - step h``; in the meantime nobody is asked again;
+- the table begins with a full round: all clients are asked at x[0] at once, whatever the concurrency, and when the last has
+  answered, the first update is ``x[1] = x[0] - step h``; in the meantime nobody is asked again;
 - h is kept by difference and added up anew from the table, client by client, every n updates: that costs one row an update, and
   rounding errors do not pile up;
 - memory at the server is n x dim numbers, for each replica.
