@@ -55,6 +55,7 @@ _MODULE_OF = {
         "problems.user_gradient": "UserGradient",
         "rules.compression": "Compressor Quantization RandomK",
         "rules.buffered": "FedBuff",
+        "rules.async_bc": "AsyncBC",
         "rules.dual_averaging": "DAGD DASGD ProjectedSGD",
         "rules.gradient_descent": "AsyncSGD SyncSGD",
         "rules.incremental": "IAG SAGA",

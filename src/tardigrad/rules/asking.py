@@ -67,19 +67,35 @@ class Asking(Rule[S], Generic[S]):
         found: Self = dataclasses.replace(configured, concurrency=concurrency)
         return found
 
-    def _first_tasks(self, state: S, rng: Rng) -> Orders:
-        """The tasks that a run begins with."""
+    def _first_clients(self, state: S, rng: Rng) -> list[int]:
+        """Whom to ask first, one for each task in flight."""
         if self.concurrency is None:
             raise InvalidInputError(f"{type(self).__name__} must be configured before it starts: tardigrad.run does that")
         if self.next_client == "answered":
-            return [state.task(i % state.n_clients) for i in range(self.concurrency)]
+            return [i % state.n_clients for i in range(self.concurrency)]
         if self.next_client == "shuffled":
             state.order = rng.permutation(state.n_clients)
-        return [state.task(_draw(state, rng)) for _ in range(self.concurrency)]
+        return [_draw(state, rng) for _ in range(self.concurrency)]
+
+    def _first_tasks(self, state: S, rng: Rng) -> Orders:
+        """The tasks that a run begins with."""
+        return [state.task(client) for client in self._first_clients(state, rng)]
+
+    def _next_client(self, state: S, answered: int, rng: Rng) -> int:
+        """Whom to ask after a client's answer."""
+        return answered if self.next_client == "answered" else _draw(state, rng)
 
     def _next_task(self, state: S, answered: Task, rng: Rng) -> Task:
         """The task that follows an answer."""
-        return state.task(answered.client if self.next_client == "answered" else _draw(state, rng))
+        return state.task(self._next_client(state, answered.client, rng))
+
+
+def distinct_clients(n_clients: int, n: int, rng: Rng) -> list[int]:
+    """So many different clients, each subset with equal probability."""
+    if n == 1:
+        return [int(rng.integers(n_clients))]
+    chosen: list[int] = rng.choice(n_clients, n, replace=False).tolist()
+    return chosen
 
 
 def _draw(state: AskingState, rng: Rng) -> int:
