@@ -1,6 +1,6 @@
 """AsyncBC beside its analysis: the virtual iterates, which know at once what the server only hears later.
 
-With g the difference of a task, weighted, the virtual momentum has it when the task is issued, the true one when it is answered::
+With g the weighted difference of a task, the virtual momentum has it when the task is issued, the true one when it comes::
 
     m~[t] = m[t] + sum of g over the tasks in flight after update t         (4), Lemma 2
     x~[0] = x[0], x~[1] = x[1], x~[t+1] = x~[t] - step m~[t]                  (3)
@@ -75,7 +75,8 @@ def virtual_iterates(
 
     Notes
     -----
-    Memory: five arrays (updates, dim). Lemma 1, with C_t the tasks in flight after update t, i their versions, T the largest delay::
+    Memory: five arrays (updates, dim). Lemma 1, with C_t the tasks in flight after update t, i their versions, T the largest
+    delay::
 
         |m[t] - m~[t]|^2 <= 2 step^2 concurrency (delta^2 + L^2) sum over C_t of |m[i-1]|^2
         |x[t] - x~[t]|^2 <= 2 step^4 (t-1) (delta^2 + L^2) T^2 sum over i < t of |m[i-1]|^2
@@ -114,7 +115,7 @@ def virtual_iterates(
         raise InvalidInputError(f"the run of {n_updates} updates is too short: some of its first tasks were never answered")
     virtual_m = m[0] + np.cumsum(applied, axis=0)
     virtual_x = np.concatenate([x[:1], x[1] - np.concatenate([[0.0 * x[0]], np.cumsum(step * virtual_m[1:-1], axis=0)])])
-    bounds = None
+    bounds: tuple[Array | None, Array | None] = None, None
     if lipschitz is not None and delta is not None:
         spread = number(delta, "delta", low=0) ** 2 + number(lipschitz, "lipschitz", above=0) ** 2
         bounds = _bounds(trace, m, step, result.concurrency, spread, n)
@@ -122,7 +123,7 @@ def virtual_iterates(
     return VirtualIterates(
         np.linalg.norm(m[at] - virtual_m[at], axis=-1),
         np.linalg.norm(x[at] - virtual_x[at], axis=-1),
-        *((None, None) if bounds is None else bounds),
+        *bounds,
         virtual_x[at],
         virtual_m[at],
     )
