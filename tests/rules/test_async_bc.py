@@ -9,6 +9,7 @@ from conftest import make_problem
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.rules.asking import distinct_clients
 from tardigrad.testing import AnyOrder
+from tardigrad.theory.async_bc import full_gradient_step, stochastic_step
 
 #: more than iterates that are made anew at each update
 LARGE = 20_000
@@ -374,3 +375,30 @@ def test_bad_input(make, message):
 def test_what_does_not_fit_the_problem(rule, concurrency, message):
     with pytest.raises(td.InvalidInputError, match=message):
         td.run(rule(), make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(1), concurrency=concurrency)
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+def test_steps_of_theory_are_those_of_the_theorems(batch):
+    problem = make_problem(batch=batch)
+    rule = td.AsyncBC("theory", horizon=500)
+    result = td.run(
+        rule, problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(500), concurrency=3, max_staleness=9, snapshot_every=1
+    )
+    known = problem.constants()
+    if batch is None:
+        expected = full_gradient_step(known.L, known.delta, 3, 9, 500)
+    else:
+        expected = stochastic_step(known.L, known.ell, 3, 9, 500)
+    assert result.rule.step == expected
+    assert result.trace.staleness.max() <= 9
+    gradients = [problem.full_gradient(x) for x in result.history.x[:500]]
+    gap = problem.loss(problem.x0()) - problem.loss(np.linalg.lstsq(problem.data.X, problem.data.y, rcond=None)[0])
+    assert np.mean([g @ g for g in gradients]) <= 2 * gap / (expected * 500)
+    assert td.replay(result).identical
+
+
+@pytest.mark.parametrize(("options", "horizon"), [({}, 100), ({"max_staleness": 5}, None)])
+def test_steps_of_theory_need_a_horizon_and_a_largest_delay(options, horizon):
+    rule = td.AsyncBC("theory", horizon=horizon)
+    with pytest.raises(td.InvalidInputError, match="is for a number of updates and a largest delay"):
+        td.run(rule, make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(5), concurrency=2, **options)
