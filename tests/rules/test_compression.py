@@ -86,6 +86,7 @@ def test_factors():
     assert td.RandomK(3).omega(12) == 3
     assert td.RandomK(12).omega(12) == 0
     assert td.Quantization(1).omega(9) == 3
+    assert td.Quantization(2).omega(9) == 1.5
     assert td.Quantization(10).omega(9) == 0.09
 
 
@@ -133,6 +134,18 @@ def test_every_set_of_coordinates_is_equally_likely():
     sets, counts = np.unique(np.sort(places, axis=1), axis=0, return_counts=True)
     assert len(sets) == 6
     assert ((counts - 1000) ** 2 / 1000).sum() < 25  # chi-square with 5 degrees of freedom
+
+
+@all_types
+def test_no_level_exceeds_their_number(dtype):
+    rng = np.random.default_rng(0)
+    vectors = np.concatenate([np.ones((4000, 1)), rng.normal(size=(4000, 3)) * 10.0 ** rng.uniform(-9, -3, (4000, 1))], axis=1)
+    vectors = (vectors * rng.uniform(0.1, 1, (4000, 1))).astype(dtype)
+    for levels in (127, 32767):
+        found, norms = td.Quantization(levels).compress(vectors, rng)
+        assert (norms >= np.abs(vectors).max(1)).all()
+        assert (np.abs(found[:, 0]) >= levels - 1).all()
+        assert (found[:, 0] > 0).all()
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])

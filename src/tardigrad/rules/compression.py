@@ -153,7 +153,6 @@ class Quantization(Compressor):
         usable = np.isfinite(norms) & (norms > 0)
         divisor = np.where(usable, norms, 1)[..., None]
         size = np.where(usable[..., None], np.abs(vector), 0).astype(np.float64) / divisor * self.levels
-        np.minimum(size, self.levels, out=size)  # the norm is rounded
         lower = np.floor(size)
         replicas = noise_shape(rng)
         chance = rng.random((*replicas, *(1,) * (vector.ndim - 1 - len(replicas)), vector.shape[-1]))
@@ -184,7 +183,10 @@ def _aligned(places: Array, ndim: int) -> Array:
 
 
 def _norms(vector: Array) -> Array:
-    """Norms (...) of vectors (..., dim) without overflow, in their precision; NaN where a vector is not finite."""
+    """Norms (...) of vectors (..., dim) in their precision, NaN where that is not finite.
+
+    Nothing overflows on the way, and no norm is rounded to less than its vector's largest coordinate.
+    """
     largest = np.abs(vector).max(axis=-1, keepdims=True)
     safe = np.where(np.isfinite(largest) & (largest > 0), largest, 1)
     scaled = np.where(np.isfinite(largest), vector, np.nan) / safe
