@@ -245,6 +245,19 @@ def test_rows_left_out_at_the_beginning_are_left_out():
     assert [np.arange(5)[problem.rows_of(i)].tolist() for i in range(2)] == [[2, 3], [4]]
 
 
+def test_owners_by_other_labels_can_be_given():
+    X, classes = np.random.default_rng(0).normal(size=(1000, 2)), LABELS
+    owners = td.HsuDirichlet(3, 0.001, 90).owners(classes)
+    problem = td.LogisticRegression((X, classes < 5), td.Given(owners), weights="rows")
+    assert [len(set(classes[problem.rows_of(i)])) for i in range(3)] == [1, 1, 1]
+    assert [problem.scale(i) for i in range(3)] == [1, 1, 1]
+    arrays = {}
+    again = decode(encode(problem, arrays), arrays)
+    assert again.fingerprint() == problem.fingerprint()
+    with pytest.raises(InvalidInputError, match="clients are all -1: at least one row needs an owner"):
+        td.Given([-1, -1])
+
+
 # bad input
 
 

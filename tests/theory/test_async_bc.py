@@ -10,17 +10,14 @@ from hypothesis import strategies as st
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.theory.async_bc import (
-    asgrad_order,
-    async_bc_order,
-    async_gd_order,
     full_gradient_bound,
     full_gradient_step,
     mean_square_bound,
-    printed_async_bc_order,
     printed_full_gradient_step,
     stochastic_bound,
     stochastic_step,
 )
+from tardigrad.theory.async_bc_orders import asgrad_order, async_bc_order, async_gd_order, printed_async_bc_order
 
 RUNS = [(1, 0, 1), (1, 0, 2500), (1, 1, 2500), (4, 7, 1), (4, 7, 900), (64, 300, 10**6)]
 CONSTANTS = [(1.0, 0.0), (1.0, 1.0), (3.0, 0.1), (1e-4, 1.0), (2.0, 4.0)]

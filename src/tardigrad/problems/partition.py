@@ -187,7 +187,11 @@ class Given(Partition):
     Parameters
     ----------
     clients : int array (n_rows,)
-        Client numbers from 0.
+        Client numbers from 0; -1 for rows that nobody owns, which are not used.
+
+    Notes
+    -----
+    It serves to partition by other labels than those of the problem: ``Given(HsuDirichlet(64, 0.1).owners(classes))``.
     """
 
     def __init__(self, clients: Array) -> None:
@@ -197,8 +201,10 @@ class Given(Partition):
             raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {clients!r}") from None
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not values.size:
             raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {values.dtype} of shape {values.shape}")
-        if values.min() < 0:
-            raise InvalidInputError(f"clients must be integers >= 0, not {values.min()}")
+        if values.min() < NOBODY:
+            raise InvalidInputError(f"clients must be integers >= 0, or -1 for rows that nobody owns, not {values.min()}")
+        if values.max() == NOBODY:
+            raise InvalidInputError("clients are all -1: at least one row needs an owner")
         self.clients = values
 
     def fields(self) -> dict[str, Array]:

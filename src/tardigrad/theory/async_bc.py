@@ -18,7 +18,7 @@ carry it.) Here every condition is kept, which adds ``20 delta gap / sqrt(T)`` t
 Rules of this file:
 
 - the conditions are those of the proofs, with "step <= L/4" read as ``step <= 1/(4L)``, which is what they use;
-- a function that says "order" has no constants: it serves for comparisons of growth, never for a step size;
+- orders without constants, which no step can be made of, are in `theory.async_bc_orders`;
 - a delay counts the updates between the reading of a point and the use of its reply: 0 for a single task in flight.
 
 References
@@ -176,7 +176,7 @@ def mean_square_bound(step: float, n_updates: Any, gap: float) -> Floats:
     >>> mean_square_bound(0.25, [1, 10], gap=0.5)
     array([4. , 0.4])
     """
-    return 2 * number(gap, "gap", low=0) / (number(step, "step", above=0) * _horizons(n_updates, "n_updates"))
+    return 2 * number(gap, "gap", low=0) / (number(step, "step", above=0) * update_counts(n_updates, "n_updates"))
 
 
 def full_gradient_bound(L: float, delta: float, concurrency: int, max_delay: int, horizon: Any, gap: float) -> Floats:
@@ -238,100 +238,11 @@ def stochastic_bound(L: float, ell: float, concurrency: int, max_delay: int, hor
     return _curve(lambda n: stochastic_step(L, ell, concurrency, max_delay, n), horizon, gap)
 
 
-def async_gd_order(L_max: float, zeta: float, concurrency: int, max_delay: int, horizon: Any, gap: float) -> Floats:
-    """Order of asynchronous gradient descent, without constants; table 1, first row (Koloskova et al. 2022).
-
-    ``L_max gap sqrt(concurrency max_delay) / T + sqrt(L_max gap zeta^2 / T) + (L_max gap concurrency zeta / T)^(2/3)``.
-
-    Parameters
-    ----------
-    L_max : float
-        Largest Lipschitz constant of a client's gradient.
-    zeta : float
-        Bound on ``|grad f_i(x) - grad f_j(x)|`` over all x.
-    concurrency, max_delay, horizon, gap
-        As for `full_gradient_bound`.
-
-    Examples
-    --------
-    >>> async_gd_order(1.0, zeta=10.0, concurrency=4, max_delay=9, horizon=10**4, gap=1.0).round(4).item()
-    0.1258
-    """
-    scale, tasks, late, T = _order(L_max, concurrency, max_delay, horizon, gap)
-    zeta = number(zeta, "zeta", low=0)
-    return scale * math.sqrt(tasks * late) / T + zeta * np.sqrt(scale / T) + (scale * tasks * zeta / T) ** (2 / 3)
-
-
-def asgrad_order(L_max: float, zeta: float, G: float, concurrency: int, horizon: Any, gap: float) -> Floats:
-    """Order of AsGrad, without constants; table 1, second row (Islamov et al. 2023).
-
-    ``L_max gap concurrency / T + sqrt(L_max gap zeta^2 / T) + (L_max gap concurrency G / T)^(2/3)``.
-
-    Parameters
-    ----------
-    L_max, zeta, concurrency, horizon, gap
-        As for `async_gd_order`.
-    G : float
-        Bound on ``|grad f_i(x)|`` over all x.
-
-    Examples
-    --------
-    >>> asgrad_order(1.0, zeta=10.0, G=10.0, concurrency=4, horizon=10**4, gap=1.0).round(4).item()
-    0.1256
-    """
-    scale, tasks, _, T = _order(L_max, concurrency, 0, horizon, gap)
-    zeta, G = number(zeta, "zeta", low=0), number(G, "G", low=0)
-    return scale * tasks / T + zeta * np.sqrt(scale / T) + (scale * tasks * G / T) ** (2 / 3)
-
-
-def printed_async_bc_order(L: float, L_max: float, concurrency: int, max_delay: int, horizon: Any, gap: float) -> Floats:
-    """Order of AsyncBC-GD as table 1 prints it, without constants: what Theorem 1 would give if it were true.
-
-    ``L_max gap sqrt(concurrency max_delay) / T + gap sqrt(L L_max max_delay / T)``. See `async_bc_order`.
-
-    Examples
-    --------
-    >>> printed_async_bc_order(1.0, 1.0, concurrency=4, max_delay=9, horizon=10**4, gap=1.0).round(4).item()
-    0.0306
-    """
-    scale, tasks, late, T = _order(L_max, concurrency, max_delay, horizon, gap)
-    L = number(L, "L", above=0)
-    return scale * math.sqrt(tasks * late) / T + gap * math.sqrt(L * L_max * late) / np.sqrt(T)
-
-
-def async_bc_order(L: float, L_max: float, concurrency: int, max_delay: int, horizon: Any, gap: float) -> Floats:
-    """Order of AsyncBC-GD from the conditions that its proof needs, without constants: table 1, third row, corrected.
-
-    ``L_max gap sqrt(concurrency max_delay) / T + gap (L_max + sqrt(L L_max max_delay)) / sqrt(T)``: the table's, and what
-    ``step <= 1/(10 delta sqrt(T))`` adds for ``delta <= L + L_max`` (Fact 1). It has no zeta: data may differ at will.
-
-    Parameters
-    ----------
-    L : float
-        Lipschitz constant of grad f.
-    L_max, concurrency, max_delay, horizon, gap
-        As for `async_gd_order`.
-
-    Examples
-    --------
-    >>> async_bc_order(1.0, 1.0, concurrency=4, max_delay=9, horizon=10**4, gap=1.0).round(4).item()
-    0.0406
-    """
-    printed = printed_async_bc_order(L, L_max, concurrency, max_delay, horizon, gap)
-    return printed + gap * L_max / np.sqrt(_horizons(horizon, "horizon"))
-
-
 def _run(concurrency: int, max_delay: int, horizon: int) -> tuple[int, int, int]:
     return integer(concurrency, "concurrency"), integer(max_delay, "max_delay", low=0), integer(horizon, "horizon")
 
 
-def _order(L_max: float, concurrency: int, max_delay: int, horizon: Any, gap: float) -> tuple[float, int, int, Floats]:
-    """``L_max gap`` and the checked numbers of the run."""
-    scale = number(L_max, "L_max", above=0) * number(gap, "gap", low=0)
-    return scale, integer(concurrency, "concurrency"), integer(max_delay, "max_delay", low=0), _horizons(horizon, "horizon")
-
-
-def _horizons(value: Any, name: str) -> Floats:
+def update_counts(value: Any, name: str) -> Floats:
     """Numbers of updates, one or an array of them, as floats."""
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iu" or not numbers.size or numbers.min() < 1:
@@ -341,7 +252,7 @@ def _horizons(value: Any, name: str) -> Floats:
 
 def _curve(step_of: Callable[[int], float], horizon: Any, gap: float) -> Floats:
     """``2 gap / (step(T) T)`` at every horizon T."""
-    T = _horizons(horizon, "horizon")
+    T = update_counts(horizon, "horizon")
     steps = np.array([step_of(int(n)) for n in T.ravel()]).reshape(T.shape)
     bound: Floats = np.asarray(2 * number(gap, "gap", low=0) / (steps * T))
     return bound
