@@ -52,6 +52,7 @@ _MODULE_OF = {
         "problems.sketches": "CountSketch GaussianSketch RowBlocks Rows",
         "problems.sigmoid_regression": "SigmoidRegression",
         "problems.test_functions": "DoubleWell Quadratic Ridges Rosenbrock",
+        "problems.torch_model": "TorchModel",
         "problems.user_gradient": "UserGradient",
         "rules.compression": "Compressor Quantization RandomK",
         "rules.buffered": "FedBuff",

@@ -38,6 +38,8 @@ def check_parts(rule: object, problem: object, engine: object) -> None:
     for attribute in ("n_clients", "dim"):
         if not hasattr(problem, attribute):
             raise InvalidInputError(f"{type(problem).__name__} has no {attribute}: its __init__ must set n_clients and dim")
+    if problem.payload_type not in (None, "bfloat16"):
+        raise InvalidInputError(f"the problem's payload_type must be None or 'bfloat16', not {problem.payload_type!r}")
     if problem.n_clients < 1 or problem.dim < 1:
         counts = f"{problem.n_clients} clients and {problem.dim} variables"
         raise InvalidInputError(f"the problem needs at least one client and one variable, not {counts}")

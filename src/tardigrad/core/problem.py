@@ -23,7 +23,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain, encode
 from tardigrad.core.smoothness import SmoothnessConstants
 from tardigrad.core.streams import Rng
-from tardigrad.core.task import Array
+from tardigrad.core.task import Array, Points
 
 
 class Problem(Plain):
@@ -41,6 +41,9 @@ class Problem(Plain):
         Whether every worker can do every client's tasks (clients then only number the workers).
     equal_weights : bool
         Whether every weight is ``1 / n_clients``; where not, `scale` is overridden.
+    payload_type : str or None
+        "bfloat16": what workers answer in float32 is rounded to bfloat16, on every engine, and sent in half the bytes by
+        those that send it. The server still gets float32 arrays.
     """
 
     n_clients: int
@@ -48,10 +51,18 @@ class Problem(Plain):
     dtype: np.dtype[Any] = np.dtype(np.float64)
     shared_data: bool = False
     equal_weights: bool = True
+    payload_type: str | None = None
 
     @abstractmethod
     def gradient(self, client: int, x: Array, sample: Any = None) -> Array:
         """Gradient of ``f_client`` at `x` (..., dim) on a sample; on all its data where that is None."""
+
+    def gradients(self, client: int, xs: Points, sample: Any = None) -> Points:
+        """Gradients of ``f_client`` at several points on one sample: of each, in every bit, what `gradient` gives there.
+
+        A problem overrides this where something is done once for all points, such as fetching rows.
+        """
+        return tuple(self.gradient(client, x, sample) for x in xs)
 
     def sample(self, client: int, rng: Rng) -> Any:
         """What one stochastic gradient of a client looks at; None where gradients are exact."""

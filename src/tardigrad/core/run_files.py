@@ -130,8 +130,8 @@ class RunWriter:
             if self._with_problem:
                 raise RunFileError(f"the problem cannot be saved: {error}") from error
             warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=4)
-            self._problem = nothing
-            return nothing
+            self._problem = None, _fingerprint(problem)
+            return self._problem
         fingerprint = problem.fingerprint()
         wanted = self._with_problem
         if wanted is None:
@@ -170,6 +170,14 @@ def read_run(folder: Path, problem: Problem | None = None) -> dict[str, Any]:
             )
     kept = {"trace": trace, "history": history, "status": status, "problem": problem, "fingerprint": fingerprint}
     return {**values, **kept, "made_with": made}
+
+
+def _fingerprint(problem: Problem) -> str | None:
+    """That of a problem which cannot be saved, where it has one all the same."""
+    try:
+        return problem.fingerprint()
+    except TypeError:
+        return None
 
 
 def made_with() -> dict[str, str]:

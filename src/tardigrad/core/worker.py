@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
+from tardigrad.core.bfloat16 import rounded
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Rule
 from tardigrad.core.streams import Domain, Stream
@@ -45,7 +46,14 @@ class WorkerHalf:
         self.replicas = replicas
 
     def open(self) -> Callable[[Task, Points], Payload]:
-        """A function of (task, points) that returns the payload. A closure: this is a hot path."""
+        """A function of (task, points) that returns the payload."""
+        answer = self._open()
+        if self.problem.payload_type is None:
+            return answer
+        return lambda task, points: rounded(answer(task, points))
+
+    def _open(self) -> Callable[[Task, Points], Payload]:
+        """The function without rounding. A closure: this is a hot path."""
         work, problem = self.rule.work, self.problem
         stream = Stream(self.seed, Domain.TASK, self.replicas)
         if type(self.rule).prepare is Rule.prepare:

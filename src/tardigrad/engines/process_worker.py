@@ -20,6 +20,7 @@ import traceback
 from collections import deque
 from typing import Any, NamedTuple
 
+from tardigrad.core.bfloat16 import narrowed
 from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
@@ -65,7 +66,7 @@ def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
 
 
 def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory: Memory) -> None:
-    do = doing(half, timing)
+    do, narrow = doing(half, timing), half.problem.payload_type == "bfloat16"
     heard: list[Any] = []  # the server's words by number
     words, layouts = Words(), Layouts()
     points, live = Views(memory.points), Views(memory.live)
@@ -81,6 +82,8 @@ def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory:
         try:
             views, offset = (points, place) if place >= 0 else (live, -1 - place)
             payload, finite, started, finished = do(task, views.at(offset, heard[layout]), zero, bool(stands_in))
+            if narrow:
+                payload = narrowed(payload)
             is_tuple = isinstance(payload, tuple)
             arrays = payload if isinstance(payload, tuple) else (payload,)
             shape, n_bytes = layouts.of(arrays)

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.bfloat16 import narrowed
 from tardigrad.core.task import Array, Payload, Points, Task
 from tardigrad.engines.work import Done, at_work, doing
 
@@ -49,6 +50,7 @@ class Worker:
         self._at_work = ExitStack()  # for good: an actor does nothing else
         self._at_work.enter_context(at_work())
         self._do: Callable[[Task, Points, float, bool], Done] = doing(half, timing)
+        self._narrow = half.problem.payload_type == "bfloat16"
 
     def work(self, message: bytes, arrays: Points = ()) -> bytes | tuple[bytes, Payload]:
         """Answer a task: a message, or one with large arrays beside it."""
@@ -58,6 +60,8 @@ class Worker:
             payload, finite, started, finished = self._do(task, points if points is not None else arrays, zero, stands_in)
         except Exception:
             return parcel((FAILED, task.id, traceback.format_exc()))
+        if self._narrow:
+            payload = narrowed(payload)
         head = ANSWER, task.id, finite, started, finished, isinstance(payload, tuple)
         answer = payload if isinstance(payload, tuple) else (payload,)
         if sum(array.nbytes for array in answer) > LARGE:

@@ -22,6 +22,7 @@ from typing import Any
 import cloudpickle
 import numpy as np
 
+from tardigrad.core.bfloat16 import widened
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_flight import InFlight
@@ -104,6 +105,7 @@ class RealEngine(Engine):
         self._gone: dict[int, float] = {}
         self._dispatch = Dispatch(n_workers, placement.shared_data, self._drop)
         self._free = [0] * n_workers
+        self._narrow = half.problem.payload_type == "bfloat16"
         self._zero = time.monotonic()
         self._looked = 0.0  # on the run's clock
         self._launch(half, n_workers)
@@ -180,6 +182,8 @@ class RealEngine(Engine):
         self._feed(worker)
 
     def _has_answered(self, worker: int, task_id: int, payload: Payload, finite: bool, started: float, finished: float) -> None:
+        if self._narrow:
+            payload = widened(payload)
         received = self.now()
         job = self._dispatch.answered(worker, task_id, received)
         if job is not None:
