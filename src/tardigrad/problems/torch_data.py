@@ -166,7 +166,10 @@ def _numbers(values: Any, name: str, dtype: str) -> Array:
     if hasattr(values, "detach"):
         values = values.detach().cpu()
         values = values.float() if str(values.dtype) in ("torch.bfloat16", "torch.float16") else values
-    array: Array = np.asarray(values)
+    try:
+        array: Array = np.asarray(values)
+    except ValueError:
+        raise InvalidInputError(f"{name} must be one array: its rows have different shapes") from None
     if array.dtype.kind not in "biuf":
         raise InvalidInputError(
             f"{name} must hold numbers, not {array.dtype}: number classes from 0 (np.unique(y, return_inverse=True))"

@@ -24,7 +24,16 @@ from tardigrad.core.task import Array, Points
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.partition import Partition, Shared
 from tardigrad.problems.torch_data import MapRows, Rows, as_rows, check_labels, clients_of, fetch, is_classification
-from tardigrad.problems.torch_module import FlatModule, FlatModules, check_module, device_of, import_torch, one_thread, probe
+from tardigrad.problems.torch_module import (
+    FlatModule,
+    FlatModules,
+    check_module,
+    copy_of,
+    device_of,
+    import_torch,
+    one_thread,
+    probe,
+)
 
 #: rows that a pass over a data set takes at a time
 CHUNK = 256
@@ -142,7 +151,8 @@ class TorchModel(Problem):
         if not isinstance(module, torch.nn.Module) and callable(module):
             module = module()
         check_module(module)
-        self._modules = FlatModules(module, loss, dtype)
+        # copies: what the user does with them later must not reach threads that begin later
+        self._modules = FlatModules(*copy_of(module, loss), dtype)
         flat = self._modules.on("cpu")
         self.dim, self._x0 = flat.dim, flat.vector()
         with one_thread(torch):
@@ -223,6 +233,7 @@ class TorchModel(Problem):
         try:
             return flat.gradient(X, y)
         except Exception as error:
+            self._modules.forget()
             raise _naming(error, f"client {client}", X, y) from error
 
     def _fetch(self, flat: FlatModule, client: int | None, numbers: Array) -> tuple[Any, Any]:

@@ -96,6 +96,7 @@ class FlatModule:
             view.copy_(parameter.detach())
             parameter.data = view
             offset += parameter.numel()
+        self._places = [p.data_ptr() for p in self.parameters]
 
     def vector(self) -> Array:
         """The parameters as they are, a copy."""
@@ -139,7 +140,8 @@ class FlatModule:
             raise InvalidInputError(
                 f"the module's parameters changed shape, from {was} to {shapes}: its forward must leave them as they are"
             )
-        if any(a is not b for a, b in zip(now, self.parameters, strict=True)):
+        same = all(a is b for a, b in zip(now, self.parameters, strict=True))
+        if not same or [p.data_ptr() for p in now] != self._places:
             raise InvalidInputError("the module replaced its parameters by others: its forward must leave them as they are")
 
 
@@ -160,6 +162,22 @@ class FlatModules:
         if found is None:
             found = mine[device] = FlatModule(*self.arguments, device)
         return found
+
+    def forget(self) -> None:
+        """Make this thread's copies anew: after an error nobody knows what state they are in."""
+        self._local.__dict__.clear()
+
+
+def copy_of(module: Any, loss: Any) -> tuple[Any, Any]:
+    """Module and loss as they are now."""
+    try:
+        copies: tuple[Any, Any] = copy.deepcopy((module, loss))
+    except Exception as error:  # copying runs the user's code
+        raise InvalidInputError(
+            f"the module or the loss cannot be copied ({error}): keep open files, locks and computed tensors out of them (in"
+            " place of torch.nn.utils.weight_norm take torch.nn.utils.parametrizations.weight_norm)"
+        ) from error
+    return copies
 
 
 def device_of(client: int, device: str) -> str:
