@@ -288,7 +288,8 @@ def test_pytorch_computes_on_one_thread_and_gets_its_threads_back():
         problem = model(Looks(N_FEATURES, N_CLASSES))
         problem.gradient(0, problem.x0())
         problem.measures(problem.x0())
-        td.run(td.AsyncSGD(0.1), problem, td.Threads(3), stop=td.MaxUpdates(60))
+        for _ in range(4):
+            td.run(td.AsyncSGD(0.1), problem, td.Threads(4), stop=td.MaxUpdates(30))
         assert set(seen) == {1}
         assert torch.get_num_threads() == 3
         later = []

@@ -48,9 +48,10 @@ def one_thread(torch: Any) -> Iterator[None]:
     The number is one of each thread, and new threads begin with the one that was set last: whoever leaves sets what was
     there before the first came.
     """
+    now = torch.get_num_threads()  # a thread asks for the first time: without this it would take the last number later
     with _Threads.lock:
         if not _Threads.users:
-            _Threads.before = torch.get_num_threads()
+            _Threads.before = now
         _Threads.users += 1
     torch.set_num_threads(1)
     try:
