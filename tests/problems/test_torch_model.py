@@ -403,7 +403,7 @@ def test_random_or_stateful_modules_are_refused():
 
     class Noisy(nn.Linear):
         def forward(self, x):
-            return super().forward(x) + torch.randn(len(x), 1)
+            return super().forward(x) + torch.randn(len(x), N_CLASSES)
 
     class Counts(nn.Linear):
         def __init__(self):
