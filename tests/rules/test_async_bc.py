@@ -402,3 +402,12 @@ def test_steps_of_theory_need_a_horizon_and_a_largest_delay(options, horizon):
     rule = td.AsyncBC("theory", horizon=horizon)
     with pytest.raises(td.InvalidInputError, match="is for a number of updates and a largest delay"):
         td.run(rule, make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(5), concurrency=2, **options)
+
+
+@pytest.mark.parametrize("step", [0.05, [0.02, 0.05], td.PowerStep(0.1, 0.5)])
+def test_iterates_keep_the_type_of_the_data(step):
+    data = np.eye(4, dtype=np.float32), np.arange(4, dtype=np.float32)
+    result = td.run(
+        td.AsyncBC(step), td.LeastSquares(data, td.Iid(4)), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9), concurrency=2
+    )
+    assert result.x.dtype == np.float32

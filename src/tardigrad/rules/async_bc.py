@@ -276,6 +276,8 @@ class AsyncBC(Asking[BiasState]):
         """``x[t+1] = x[t] - step m``."""
         assert not isinstance(self.step, str)  # since it was configured
         step = step_at(self.step, state.version)
+        if isinstance(step, np.ndarray):
+            step = step.astype(state.x.dtype, copy=False)
         if state.fresh:
             state.x_previous, state.x = state.x, state.x - step * state.m
         else:
