@@ -20,6 +20,10 @@ PAPERS: dict[str, tuple[str, str, str]] = {
     "apsgd-table2": ("tardigrad.papers.apsgd", "table2", "workers from which asynchronous beats synchronous, k >= 1"),
     "apsgd-table3": ("tardigrad.papers.apsgd", "table3", "workers from which asynchronous beats synchronous, k <= 1"),
     "apsgd-bound": ("tardigrad.papers.apsgd_simulation", "bound", "the averaged method simulated, beside Theorem 5's bound"),
+    "async-bc-figure1": ("tardigrad.papers.async_bc", "figure1", "AsyncBC and Async-GD on quadratics of clients that differ"),
+    "async-bc-figure2": ("tardigrad.papers.async_bc_images", "figure2", "AsyncBC, Async-SGD and Sync-SGD on Fashion-MNIST"),
+    "async-bc-figure3": ("tardigrad.papers.async_bc_noise", "figure3", "SARAH under noise of its own in each difference"),
+    "async-bc-table1": ("tardigrad.papers.async_bc_rates", "table1", "growth of the work with 1/eps and with zeta"),
     "dasgd-figure1": ("tardigrad.papers.dasgd", "figure1", "DASGD on the Rosenbrock function, synchronous and delayed"),
     "dasgd-constants": (
         "tardigrad.papers.dasgd_constants",

@@ -164,7 +164,9 @@ def simulate(rule: Rule[Any], problem: ClientQuadratics, x0: Array, updates: int
 def course(method: Method, zeta: float, start: str, seeds: int = SEEDS, updates: int | None = None) -> Course:
     """Run a method with all steps that can reach the target, once a seed."""
     updates = method.updates[zeta] if updates is None else updates
-    typical = [float((quadratics(zeta, start, seed)[0].full_gradient(x0) ** 2).sum()) for seed, x0 in _starts(zeta, start, seeds)]
+    typical = [
+        float((quadratics(zeta, start, seed)[0].full_gradient(x0) ** 2).sum()) for seed, x0 in _starts(zeta, start, seeds)
+    ]
     steps = hopeful(updates, float(np.median(typical)))
     due = np.unique(np.concatenate([[0, updates], np.geomspace(1, updates, 90).astype(int)]))
     reached, curves, ends = [], [], []
@@ -241,10 +243,16 @@ def _notes(rows: list[dict[str, Any]]) -> list[str]:
         "reach it with that step; share_at_end: of those that are there at the end; updates_of_all: until every seed has been,",
         "at the step for which that is least; end_ratio: |grad f| at the end over that at the start. Published: curves alone.",
     ]
+    least = min(min(row["steps"]) for row in rows)
+    notes.append(
+        f"Steps 1e-10, 5e-10, ..., 1e-1; those below {least:g} are too small for every curve, and more for most (JSON: steps)."
+    )
     answered = _by(rows, STARTS[0], "AsyncBC, answered", "end_ratio")
     if answered:
         ratios = ", ".join(f"{ratio:.4g}" for ratio in answered.values())
-        notes.append(f"AsyncBC that asks whoever answered ends at |grad f| / |m[0]| = {ratios}; it passes the target on its way.")
+        notes.append(
+            f"AsyncBC that asks whoever answered ends at |grad f| / |m[0]| = {ratios}; it passes the target on its way."
+        )
         notes.append("For small steps the limit is |1 - L / sum_i w_i A_i^2| = 0.5625, w_i the share of answers of client i.")
     return notes
 

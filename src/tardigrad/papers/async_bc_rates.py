@@ -73,7 +73,9 @@ METHODS = (
     Method("AsyncBC", AsyncBC, (2000, 20_000, 2000), (2, 0), "table 1", _async_bc),
     Method("SAGA", SAGA, (1000, 1000, 1000), (1, 0), "section 3.1, without delay"),
     Method("IAG", IAG, (1000, 1000, 1000), (1, 0), "section 3.1, for SAG"),
-    Method("AsyncBC, restarts", lambda step: AsyncBC(step, restart_every=RESTART), (1000, 1000, 1000), None, "not in the paper"),
+    Method(
+        "AsyncBC, restarts", lambda step: AsyncBC(step, restart_every=RESTART), (1000, 1000, 1000), None, "not in the paper"
+    ),
 )
 
 

@@ -39,7 +39,7 @@ def draw_quadratics(rows: Rows, title: str, path: str | Path) -> Any:
     for row in rows:
         i, j = starts.index(row["fixed"]), methods.index(row["method"])
         colour, panel = COLOURS[zetas.index(row["zeta"])], grid[i][j]
-        wide = 1 + 1.1 * (len(zetas) - zetas.index(row["zeta"]))  # curves that coincide show below each other
+        wide = 1 + 0.8 * (len(zetas) - 1 - zetas.index(row["zeta"]))  # curves that coincide show below each other
         shown = slice(1, None)
         updates = row["updates"][shown]
         low, high = row["squared_norm_low"][shown], row["squared_norm_high"][shown]
@@ -71,7 +71,11 @@ def draw_noise(rows: Rows, title: str, path: str | Path) -> Any:
     path : path
         Where to save.
     """
-    kinds = {"independent": "noise of its own in each difference", "shared": "the same noise in both gradients", "none": "no noise"}
+    kinds = {
+        "independent": "noise of its own in each difference",
+        "shared": "the same noise in both gradients",
+        "none": "no noise",
+    }
     figure = new_figure(11.5, 3.7)
     panels = figure.subplots(1, len(kinds), sharey=True)
     for panel, (kind, name) in zip(panels, kinds.items(), strict=True):
