@@ -32,8 +32,8 @@ from tardigrad.engines.simulated import Simulated
 from tardigrad.papers import Reproduction
 from tardigrad.papers.async_bc import finite, progress
 from tardigrad.problems.data import Dataset
-from tardigrad.problems.logistic import LogisticRegression
 from tardigrad.problems.hsu_dirichlet import HsuDirichlet
+from tardigrad.problems.logistic import LogisticRegression
 from tardigrad.problems.partition import Given
 from tardigrad.problems.regularizers import SmoothNonconvex
 from tardigrad.rules.async_bc import AsyncBC
@@ -215,7 +215,7 @@ def figure2(
 
 
 NOTES = [
-    "accuracy: on the validation rows, mean of the last 10 evaluations at the best step, mean and standard deviation over seeds;",
+    "accuracy: on the validation rows, mean of the last 10 evaluations at the best step: mean and deviation over seeds;",
     "variation: standard deviation over the last 50 evaluations, mean over seeds (none where that is most of the run), and its",
     "ratio to Async-SGD's; test_accuracy: on the test part, at the end; gradient_ratio: |grad f| at the end over the start's.",
 ]
@@ -257,7 +257,7 @@ def _compare(rows: list[dict[str, Any]]) -> None:
 def _comment(rows: list[dict[str, Any]]) -> str:
     """The paper's claims beside what was measured."""
     lines = [
-        "published: AsyncBC is better than Async-SGD and Sync-SGD and smoother, at every alpha; curves without numbers. Measured:"
+        "published: AsyncBC beats Async-SGD and Sync-SGD and is smoother, at every alpha; curves without numbers. Measured:"
     ]
     for grid in GRIDS:
         for alpha in dict.fromkeys(row["alpha"] for row in rows):

@@ -125,9 +125,9 @@ def figure3(n_updates: int = 1_000_000, seed: int = 0) -> Reproduction:
     gap = max(abs(row["end_shared"] / row["end_none"] - 1) for row in rows)
     comment = (
         f"published: no step size converges under noise of its own in each difference. Measured after {n_updates} updates:"
-        f" {'so it is' if failed else 'not so'};\nlarge steps carry the summed noise, |grad f|^2 about 10 * 0.01 * updates, small ones"
-        f" are where they began. Without noise {_steps(without)} below {TARGET:g},\nand the rest of the grid does not: it is too"
-        f" small for this many updates, or ends at the floor of a constant step. Shared noise cancels: relative change {gap:.1g}."
+        f" {'so it is' if failed else 'not so'}.\nLarge steps end at about 10 * {DEVIATION**2:g} * updates, the summed noise; small"
+        f" ones where they began, or above. Without noise\n{_steps(without)} below {TARGET:g}; the others are too small for this"
+        f" many updates, or end at the floor of a constant step. Shared noise\ncancels: relative change {gap:.1g}."
     )
     return Reproduction("async-bc-figure3", rows, comment, [], draw)
 

@@ -5,7 +5,7 @@ which that mean, over the iterates and over seeds, is at most eps is measured at
 fitted by a power. Rules of this file:
 
 - T counts communications, as the table does: full gradients of restarts too, those of the start not;
-- predictions are the table's orders, solved for T at the same eps and zeta, and their exponents for eps to 0 and zeta to infinity;
+- predictions are the table's orders solved for T at the same eps and zeta, and their exponents in the limit;
 - orders have no constants: exponents are compared, never numbers.
 """
 
@@ -141,7 +141,7 @@ def table1(seeds: int = 15, methods: Sequence[Method] = METHODS) -> Reproduction
     """Table 1: a row a method, with the work for three targets and three zetas, its growth, and the growth that is claimed."""
     rows = [_row(method, seeds) for method in methods]
     notes = [
-        f"n_eps: communications until (1/T) sum |grad f|^2, mean of {seeds} seeds, is at most eps, zeta = {MIDDLE:g}, best step;",
+        f"n_eps: communications until (1/T) sum |grad f|^2, mean of {seeds} seeds, is at most eps, zeta {MIDDLE:g}, best step;",
         f"n_zeta: the same for eps = {TARGETS[0]:g}. x0 - x* is fixed. eps^-1 and zeta: fitted exponents; order: those of the",
         "table's formulas over the same values; claimed: for eps to 0 and zeta to infinity (upper bounds for any problem).",
     ]
