@@ -125,9 +125,9 @@ def figure3(n_updates: int = 1_000_000, seed: int = 0) -> Reproduction:
     gap = max(abs(row["end_shared"] / row["end_none"] - 1) for row in rows)
     comment = (
         f"published: no step size converges under noise of its own in each difference. Measured after {n_updates} updates:"
-        f" {'so it is' if failed else 'not so'}.\nLarge steps end at about 10 * {DEVIATION**2:g} * updates, the summed noise; small"
-        f" ones where they began, or above. Without noise\n{_steps(without)} below {TARGET:g}; the others are too small for this"
-        f" many updates, or end at the floor of a constant step. Shared noise\ncancels: relative change {gap:.1g}."
+        f" {'so it is' if failed else 'not so'}.\nLarge steps end at about 10 * {DEVIATION**2:g} * updates, the summed noise;"
+        f" small ones where they began, or above. Without noise\n{_steps(without)} below {TARGET:g}; the others are too small"
+        f" for this many updates, or end at the floor of a constant step.\nShared noise cancels: relative change {gap:.1g}."
     )
     return Reproduction("async-bc-figure3", rows, comment, [], draw)
 
