@@ -64,6 +64,7 @@ RULES = {
     "AsyncBC": lambda: td.AsyncBC(0.05),
     "AsyncBC, restarts": lambda: td.AsyncBC(0.05, restart_every=3),
     "AsyncBC, restarts, sweep": lambda: td.AsyncBC([0.02, 0.05], restart_every=4),
+    "AsyncBC, compressed": lambda: td.AsyncBC(0.02, compression=td.RandomK(3)),
     "SketchProject": lambda: td.SketchProject(0.1),
     "SketchProject, sweep": lambda: td.SketchProject([0.05, 0.1]),
     "ParallelSketchProject": lambda: td.ParallelSketchProject(0.1, tau=3),

@@ -411,3 +411,54 @@ def test_iterates_keep_the_type_of_the_data(step):
         td.AsyncBC(step), td.LeastSquares(data, td.Iid(4)), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9), concurrency=2
     )
     assert result.x.dtype == np.float32
+
+
+def test_theory_is_silent_of_options_beyond_the_paper():
+    for rule in (td.AsyncBC("theory", restart_every=5, horizon=9), td.AsyncBC("theory", "answered", horizon=9)):
+        with pytest.warns(td.TheoryWarning, match="without restarts, buffers and compression"):
+            rule.configure(make_problem(), 4, 8)
+
+
+@pytest.mark.parametrize("dim", [10, LARGE])
+@pytest.mark.parametrize("step", [0.05, td.PowerStep(0.1, 0.5)], ids=["constant", "decreasing"])
+def test_sarah_is_the_same_rule_where_one_difference_is_in_flight(dim, step):
+    problem = td.ClientQuadratics.of_paper(5.0, dim=dim)
+    runs = [
+        td.run(rule, problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(40), concurrency=1)
+        for rule in (td.AsyncBC(step), td.SARAH(step))
+    ]
+    assert runs[0].x.tobytes() == runs[1].x.tobytes()
+    assert runs[0].state.m.tobytes() == runs[1].state.m.tobytes()
+    assert runs[0].trace["client"].tolist() == runs[1].trace["client"].tolist()
+
+
+@pytest.mark.parametrize("compression", [td.RandomK(3), td.Quantization(4)], ids=repr)
+@pytest.mark.parametrize("replicas", [None, 2])
+def test_compressed_differences_are_applied_as_they_are_expanded(compression, replicas):
+    problem = td.ClientQuadratics.of_paper(5.0)
+    payloads = []
+
+    class Listening(td.AsyncBC):
+        def receive(self, state, reply, rng):
+            if reply.task.kind == "difference":
+                payloads.append(tuple(part.copy() for part in reply.payload))
+            return super().receive(state, reply, rng)
+
+    rule = Listening(0.02, compression=compression)
+    result = td.run(
+        rule, problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(50), concurrency=1, replicas=replicas, x0=FROM
+    )
+    m = problem.full_gradient(result.x0)
+    for payload in payloads:
+        m = m + compression.expand(payload, 10, np.dtype(float))
+    np.testing.assert_allclose(result.state.m, m, rtol=1e-12, atol=1e-12)
+
+
+def test_compression_of_everything_changes_nothing_but_rounding():
+    runs = [of_paper(td.AsyncBC(0.02, compression=c), 3.0, 300) for c in (None, td.RandomK(10))]
+    np.testing.assert_allclose(runs[0].x, runs[1].x, rtol=1e-9)
+
+
+def test_compressed_runs_with_restarts_converge():
+    result = of_paper(td.AsyncBC(0.02, restart_every=10, compression=td.RandomK(5)), 10.0, 3000)
+    assert np.linalg.norm(result.x - result.problem.minimiser) < 1e-6

@@ -24,7 +24,7 @@ from tardigrad.papers.async_bc import N_CLIENTS, STARTS, Run, finite, progress, 
 from tardigrad.rules.async_bc import AsyncBC
 from tardigrad.rules.gradient_descent import AsyncSGD
 from tardigrad.rules.incremental import IAG, SAGA
-from tardigrad.theory.async_bc import asgrad_order, async_bc_order, async_gd_order
+from tardigrad.theory.async_bc_orders import asgrad_order, async_bc_order, async_gd_order
 
 #: what the work is measured for: targets at MIDDLE, and zetas at the first target
 TARGETS, ZETAS, MIDDLE = (3.0, 1.0, 0.3), (1.0, 10.0, 100.0), 10.0

@@ -15,6 +15,7 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
+from tardigrad.core.smoothness import SmoothnessConstants
 from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
@@ -118,6 +119,10 @@ class ClientQuadratics(Problem):
         gradient = x - self.centres[client]
         gradient *= self._factors[client]
         return gradient
+
+    def constants(self) -> SmoothnessConstants:
+        """L, delta and ell, exact."""
+        return SmoothnessConstants(self.L, self.delta, self.ell, exact=True)
 
     def full_gradient(self, x: Array) -> Array:
         """Gradient of f at x (..., dim), a new array."""

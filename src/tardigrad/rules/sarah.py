@@ -5,10 +5,9 @@ n w_j (grad f_j(x[t]; xi) - grad f_j(x[t-1]; xi))`` and ``x[t+1] = x[t] - step m
 
 Rules of this file:
 
-- both gradients of a difference are of the same sample;
 - a round's replies are added in the order in which their tasks were issued, so every engine gives the same bits; early ones
   are kept until it is their turn;
-- full gradients are of all data, without a sample.
+- what a worker computes is that of AsyncBC, and stands in `tardigrad.rules.differences`.
 """
 
 from __future__ import annotations
@@ -25,11 +24,11 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, State, scratch_field
 from tardigrad.core.steps import Step
 from tardigrad.core.streams import Rng
-from tardigrad.core.task import Array, Payload, Points, Reply, Task
+from tardigrad.core.task import Array, Points, Reply
 from tardigrad.core.validate import integer, optional_integer
+from tardigrad.rules.asking import distinct_clients
+from tardigrad.rules.differences import DIFFERENCE, FULL, DifferenceRule
 from tardigrad.rules.gradient_descent import SMALL, DescentRule
-
-FULL, DIFFERENCE = "full", "difference"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -60,7 +59,7 @@ class SarahState(State):
 
 
 @dataclass(frozen=True)
-class SARAH(DescentRule[SarahState]):
+class SARAH(DifferenceRule[SarahState], DescentRule[SarahState]):
     """StochAstic Recursive grAdient algoritHm: a full gradient, corrected by differences of single clients' gradients.
 
     ``m[t] = m[t-1] + (1/k) sum_{j in S_t} n w_j (grad f_j(x[t]; xi) - grad f_j(x[t-1]; xi)), x[t+1] = x[t] - step[t] m[t]``,
@@ -164,19 +163,5 @@ class SARAH(DescentRule[SarahState]):
         if state.version == 0 or (self.restart_every is not None and state.version % self.restart_every == 0):
             state.m[...] = 0
             return [state.task(client, FULL) for client in range(state.n_clients)]
-        if self.sample == 1:
-            return [state.task(int(rng.integers(state.n_clients)), DIFFERENCE)]
-        clients = rng.choice(state.n_clients, self.sample, replace=False).tolist()
+        clients = distinct_clients(state.n_clients, self.sample, rng)
         return [state.task(client, DIFFERENCE, weight=1.0 / self.sample) for client in clients]
-
-    def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
-        x, x_previous = points
-        client = task.client
-        if task.kind == FULL:
-            return problem.gradient(client, x) * problem.weight(client)
-        sample = problem.sample(client, rng)
-        change = problem.gradient(client, x, sample) - problem.gradient(client, x_previous, sample)
-        return change if problem.equal_weights else change * problem.scale(client)
-
-    def oracle_calls(self, task: Task) -> int:
-        return 1 if task.kind == FULL else 2
