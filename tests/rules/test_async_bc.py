@@ -415,7 +415,7 @@ def test_iterates_keep_the_type_of_the_data(step):
 
 def test_theory_is_silent_of_options_beyond_the_paper():
     for rule in (td.AsyncBC("theory", restart_every=5, horizon=9), td.AsyncBC("theory", "answered", horizon=9)):
-        with pytest.warns(td.TheoryWarning, match="without restarts, buffers and compression"):
+        with pytest.warns(td.TheoryWarning, match="without restarts, buffers, compression"):
             rule.configure(make_problem(), 4, 8)
 
 

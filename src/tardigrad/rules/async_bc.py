@@ -187,7 +187,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
         beyond = self.restart_every is not None or self.buffer > 1 or self.compression is not None
         if beyond or self.next_client != "uniform":
             warnings.warn(
-                "the theorems behind step='theory' are about clients drawn uniformly, without restarts, buffers and compression",
+                "the theorems behind step='theory' are about clients drawn uniformly, without restarts, buffers, compression",
                 TheoryWarning,
                 stacklevel=2,
             )
