@@ -119,3 +119,12 @@ def test_the_linear_benchmark_measures_what_it_says_on_small_systems(monkeypatch
     assert len(rows) == 14
     assert all(row.value > 0 and row.control_value > 0 for row in rows)
     assert {row.unit for row in rows} == {"solves/s", "rows/s", "s", "passes", "GB/s"}
+
+
+def test_the_benchmark_of_many_clients_on_few():
+    from tardigrad.benchmarks import clients
+
+    found = list(clients.rows(n_clients=40, n_updates=100, at_work=5, data=td.datasets.load("digits")))
+    assert [row.unit for row in found] == ["updates/s", "updates/s", "MB"]
+    assert all(row.value > 0 and row.control_value > 0 for row in found)
+    assert found[-1].ratio > 1

@@ -1,5 +1,8 @@
 """AsyncBC against SARAH and the algorithm written out, its exact accounting, restarts, buffers."""
 
+import os
+import signal
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -462,3 +465,26 @@ def test_compression_of_everything_changes_nothing_but_rounding():
 def test_compressed_runs_with_restarts_converge():
     result = of_paper(td.AsyncBC(0.02, restart_every=10, compression=td.RandomK(5)), 10.0, 3000)
     assert np.linalg.norm(result.x - result.problem.minimiser) < 1e-6
+
+
+def test_workers_killed_twenty_times_leave_no_trace_in_the_answer():
+    """m is a telescoping sum: a reply that was lost or applied twice would stay in it for ever."""
+    problem = make_problem(batch=2)
+    engine = td.Processes(3, timing=td.Constant(0.002))
+    killed = []
+
+    class Killer(td.Observer):
+        every = 20
+
+        def observe(self, moment):
+            if moment.version > 0 and len(killed) < 20:
+                os.kill(engine.pids[len(killed) % 3], signal.SIGKILL)
+                killed.append(moment.version)
+
+    result = td.run(
+        td.AsyncBC(0.02, restart_every=90), problem, engine, stop=td.MaxUpdates(600), concurrency=3, observers=Killer()
+    )
+    assert len(killed) == 20
+    assert sum(incident["kind"] == "died" for incident in result.incidents) >= 15  # one may die before it had begun
+    assert td.replay(result).identical
+    assert sorted(result.trace["task"]) == sorted(set(result.trace["task"]))
