@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-- both timelines have the same scale, so that idle time can be compared by eye.
+- all timelines have the same scale, so that idle time can be compared by eye.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ def draw_demo(results: Mapping[str, Result], title: str, target: float, window: 
     path : path
         Where to save.
     """
-    figure = new_figure(10, 6)
-    grid = figure.add_gridspec(2, 2, width_ratios=(3, 2))
+    figure = new_figure(10, 6.5)
+    grid = figure.add_gridspec(len(results), 2, width_ratios=(3, 2))
     axes = tidy(figure.add_subplot(grid[:, 0]), "test accuracy", "seconds")
     axes.axhline(target, color="0.5", linewidth=1, linestyle="--")
     for i, (name, result) in enumerate(results.items()):
@@ -41,9 +41,10 @@ def draw_demo(results: Mapping[str, Result], title: str, target: float, window: 
         reached = accuracy >= target
         first = int(reached.argmax())
         when = f"{target:.0%} after {seconds[first]:.2f} s" if reached.any() else f"{target:.0%} never reached"
-        axes.plot(seconds, accuracy, color=COLOURS[1 - i], label=f"{name}: {result.trace.updates} updates, {when}")
+        colour = (COLOURS[1], COLOURS[0], COLOURS[2])[i % 3]
+        axes.plot(seconds, accuracy, color=colour, label=f"{name}: {result.trace.updates} updates, {when}")
         if reached.any():
-            axes.plot(seconds[first], accuracy[first], "o", color=COLOURS[1 - i])
+            axes.plot(seconds[first], accuracy[first], "o", color=colour)
         timeline = figure.add_subplot(grid[i, 1])
         draw_timeline(timeline, result.trace, end=window)
         share = result.trace.summary().utilisation_mean
