@@ -56,7 +56,7 @@ METHODS = (
     Method("AsyncBC", AsyncBC, dict.fromkeys((0.0, 1.0, 10.0, 100.0, 1000.0), 25_000)),
     Method("Async-GD", lambda step: AsyncSGD(step, "uniform"), {0.0: 2000, 1.0: 5000, 10.0: 30_000, 100.0: 120_000}),
     Method("Async-GD, answered", AsyncSGD, dict.fromkeys((0.0, 1.0, 10.0, 100.0), 5000)),
-    Method("AsyncBC, answered", lambda step: AsyncBC(step, "answered"), dict.fromkeys((0.0, 100.0), 5000)),
+    Method("AsyncBC, answered", lambda step: AsyncBC(step, "answered"), dict.fromkeys((0.0, 100.0), 8000)),
 )
 
 

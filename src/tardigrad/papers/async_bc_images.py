@@ -239,6 +239,7 @@ def _row(alpha: float, grid: str, name: str, found: Found, k: int) -> dict[str, 
         "n_updates": int(found.updates[-1]),
         "seeds": len(curves),
         "published": None,
+        "accuracies": ends.tolist(),
         "updates": found.updates.tolist(),
         "accuracy_mean": curves.mean(axis=0).tolist(),
         "accuracy_low": curves.min(axis=0).tolist(),
@@ -273,7 +274,9 @@ def _comment(rows: list[dict[str, Any]]) -> str:
 
 
 def _against(ours: dict[str, Any], other: dict[str, Any]) -> str:
-    """Better or worse where the difference is beyond the spread over seeds, else level."""
-    gap = ours["accuracy"] - other["accuracy"]
-    spread = max(ours["accuracy_sd"] or 0.0, other["accuracy_sd"] or 0.0)
-    return "is level with" if abs(gap) <= spread else "is better than" if gap > 0 else "is worse than"
+    """Better or worse where the mean difference, seed by seed, is more than twice its standard error, else level."""
+    gaps = np.subtract(ours["accuracies"], other["accuracies"])
+    error = gaps.std(ddof=1) / np.sqrt(len(gaps)) if len(gaps) > 1 else 0.0
+    if abs(gaps.mean()) <= 2 * error:
+        return "is level with"
+    return "is better than" if gaps.mean() > 0 else "is worse than"

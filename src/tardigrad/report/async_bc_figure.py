@@ -117,7 +117,7 @@ def draw_accuracies(rows: Rows, title: str, path: str | Path) -> Any:
             ylabel = "validation accuracy" if j == 0 else ""
             tidy(panels[i][j], f"alpha = {alpha:g}; {grid} grid", "share of the run" if i + 1 == len(grids) else "", ylabel)
             panels[i][j].legend(frameon=False, fontsize="x-small", loc="lower right")
-            panels[i][j].set_ylim(0.5, 0.93)
+            panels[i][j].set_ylim(0.7, 0.91)
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
     save_figure(figure, path)
     return figure
