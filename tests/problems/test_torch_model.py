@@ -243,6 +243,9 @@ def test_a_gradient_is_pure():
     kept = first.copy()
     problem.gradient(1, other, sample)
     assert same_bits(first, kept)  # a reply is not a buffer
+    start = problem.x0()
+    start[:] = 0
+    assert problem.x0().any()  # nor is the start
     with torch.no_grad():
         module[1].weight.zero_()
     assert same_bits(problem.gradient(1, x, sample), first)
