@@ -176,6 +176,7 @@ def test_the_picture_has_four_panels(tmp_path):
         (lambda: bowl_run(0.1, 20), {"minimiser": "one"}, "a vector of 2 finite numbers, not 'one'"),
         (lambda: bowl_run(0.1, 20, constraint=td.Box(-1.0, 0.5)), {}, r"a point of the run's feasible set, Box\(low=-1.0"),
         (lambda: bowl_run(0.1, 20), {"points": 2}, "points"),
+        (lambda: "run", {}, r"takes the Result of a run, not 'run': of a saved one Result.load\(folder\)"),
         (lambda: bowl_run(np.array([0.1, 0.2]), 20), {}, "a step size for each replica"),
         (lambda: bowl_run(0.1, 20, delay=td.UniformDelay(np.array([0.1, 0.5])), replicas=2), {}, "so it has no one bias"),
     ],

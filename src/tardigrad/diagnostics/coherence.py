@@ -10,6 +10,7 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.task import Array
+from tardigrad.core.worker import single_threaded_blas
 from tardigrad.problems.projections import as_constraint
 from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.theory.coherence import Coherence, check_coherence
@@ -47,9 +48,10 @@ def problem_coherence(problem: Problem, minimiser: Any = None, constraint: Any =
             f"{type(problem).__name__} has no feasible set to sample: pass one, such as constraint=Ball(10.0)"
         )
     found = as_constraint(feasible, problem.dim)
-    return check_coherence(
-        exact_gradient(problem), lambda rng, n: found.sample(rng, (n,), problem.dim), found.project, p, **options
-    )
+    with single_threaded_blas():  # many small products: threads only wait for each other
+        return check_coherence(
+            exact_gradient(problem), lambda rng, n: found.sample(rng, (n,), problem.dim), found.project, p, **options
+        )
 
 
 def known_minimiser(problem: Problem, minimiser: Any = None) -> Array:

@@ -134,10 +134,13 @@ def diagnose(
     >>> bool((found.energy >= 0).all()), bool(found.bias[-1] < found.bias[10])
     (True, True)
     """
+    if not isinstance(result, Result):
+        raise InvalidInputError(f"diagnose takes the Result of a run, not {result!r:.100}: of a saved one Result.load(folder)")
     problem = result.problem if problem is None else problem
     if problem is None:
         raise RunFileError("the run was saved without its problem: pass it, diagnose(result, problem=...)")
     rule = _rule_of(result)
+    exact = exact_gradient(problem) if gradient is None else gradient
     p = known_minimiser(problem, minimiser)
     feasible = as_constraint(rule.constraint, problem.dim)
     if not feasible.contains(p, 1e-9 * (1 + float(np.linalg.norm(p)))):
@@ -147,7 +150,7 @@ def diagnose(
     version = _versions(times, integer(points, "points", low=3))
     read = _read_at(result, version[:-1])
     kept = _replayed(result, problem, np.union1d(version, read))
-    exact, project = exact_gradient(problem) if gradient is None else gradient, feasible.project
+    project = feasible.project
 
     def slope(n: int) -> Array:
         return exact(project(kept[n]))
