@@ -28,16 +28,17 @@ def demo(tmp_path_factory):
     return folder, done
 
 
-def test_demo_json_has_both_methods_and_the_replay(demo):
+def test_demo_json_has_all_methods_and_the_replay(demo):
     _, done = demo
     found = json.loads(done.stdout)
     assert found["replay_identical"] is True
-    assert list(found["methods"]) == ["SyncSGD", "AsyncSGD"]
+    assert list(found["methods"]) == ["SyncSGD", "AsyncSGD", "AsyncBC"]
     for numbers in found["methods"].values():
         for key in ("seconds", "updates", "accuracy", "seconds_to_target", "utilisation", "staleness_mean", "staleness_max"):
             assert numbers[key] is not None, key
         assert 0.9 < numbers["accuracy"] <= 1
-    sync, asynchronous = found["methods"].values()
+    sync, asynchronous, corrected = found["methods"].values()
+    assert corrected["updates"] == (1600 - 4 + 1) // 2 + 1  # a full round, then two gradients an update
     assert asynchronous["updates"] == 4 * sync["updates"]
     assert sync["staleness_max"] == 0 < asynchronous["staleness_max"]
     assert asynchronous["utilisation"] > sync["utilisation"]
@@ -50,7 +51,7 @@ def test_demo_shows_progress_on_standard_error_only(demo):
 def test_demo_leaves_a_picture_and_runs_that_replay(demo):
     folder, _ = demo
     assert (folder / "demo.png").read_bytes().startswith(b"\x89PNG")
-    for name in ("SyncSGD", "AsyncSGD"):
+    for name in ("SyncSGD", "AsyncSGD", "AsyncBC"):
         done = tardigrad("replay", folder / name, "--json")
         assert json.loads(done.stdout)["replay_identical"] is True, done.stderr
         assert done.returncode == 0

@@ -8,6 +8,7 @@ import pytest
 import tardigrad as td
 from conftest import make_problem
 from tardigrad.core.observers import Moment
+from tardigrad.core.stopping import limits
 from tardigrad.core.trace import ROW
 
 POWER, LOG, LOG_LOG = td.PowerStep(0.01, 0.75, 100.0), td.LogStep(0.1, 100.0), td.LogLogStep(0.1, 100.0)
@@ -48,7 +49,9 @@ def test_it_warns_once_where_growth_is_beyond_what_is_proven_and_nowhere_else(en
         number = float(messages[0].partition("n^")[2].partition(",")[0])
         assert number == pytest.approx(exponent, abs=0.2)
         assert f"take {FITTING[exponent]}" in messages[0]
-        assert "lipschitz) proposes" in messages[0]  # every update is late: the mean grows too
+        assert (
+            "growth(), lipschitz, noise=noise, horizon=8000) proposes" in messages[0]
+        )  # every update is late: the mean grows too
 
 
 TIMINGS = [
@@ -77,7 +80,27 @@ def test_a_client_that_slows_down_is_named():
     assert len(messages) == 1
     assert watch.growth.client == 2
     assert "(that of client 2)" in messages[0]
-    assert "lipschitz, staleness=3" in messages[0] or "lipschitz, staleness=2." in messages[0]
+    assert "horizon=20000, staleness=3)" in messages[0] or "horizon=20000, staleness=2." in messages[0]
+
+
+def test_a_trend_that_the_next_look_does_not_confirm_is_no_alarm():
+    n = np.arange(4000)
+    at_first = np.where(n < 1000, n // 2, n - 5)  # staleness n / 2 up to the first look, then 5
+    messages, watch = watched(POWER, td.Prescribed(at_first), n=1001)
+    assert watch.growth.exponent > 0.9
+    assert len(messages) == 1  # two looks, the second one at the end
+    messages, watch = watched(POWER, td.Prescribed(at_first), n=4000)
+    assert watch.growth.exponent < 0.5
+    assert not messages
+
+
+def test_what_is_known_can_be_copied_from_the_warning():
+    watch = td.GrowthWatch(POWER, {"lipschitz": 1.23456, "noise": 0.5, "distance": 2.0})
+    stop = td.MaxUpdates(3000)
+    with pytest.warns(td.TheoryWarning) as caught:
+        td.run(td.DASGD(POWER), make_problem(), td.Prescribed(td.UniformDelay(0.5)), stop=stop, observers=[watch])
+    assert "growth(), lipschitz=1.23, noise=0.5, distance=2, horizon=3000) proposes" in watch.warning
+    assert caught[0].filename == __file__
 
 
 def test_it_looks_whenever_updates_have_doubled():
@@ -111,7 +134,7 @@ def test_its_argument_is_a_step():
 def looks(step, stages, watch=None):
     """The warnings of a watch that is shown traces: (version read, staleness) of replies in the order they came."""
     watch = watch or td.GrowthWatch(step)
-    watch.open(None, None)
+    watch.open(None, limits(td.MaxUpdates(10)))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         for read, late in stages:

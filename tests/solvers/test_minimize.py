@@ -98,6 +98,13 @@ def test_an_objective_is_a_measure():
     assert found.evaluate()["objective"][-1] == pytest.approx(distance(found.x))
 
 
+@pytest.mark.parametrize(("value", "what"), [(lambda x: x, r"an array of float64 \(3,\)"), (lambda x: None, "None")])
+def test_an_objective_that_is_no_number(value, what):
+    found = td.minimize(noisy, np.zeros(3), objective=value, stop=td.MaxUpdates(10))
+    with pytest.raises(td.InvalidInputError, match=rf"objective\(x\) must return a number, not {what}"):
+        found.evaluate()
+
+
 def test_the_average_is_kept_if_asked_for():
     found = td.minimize(noisy, np.zeros(3), constraint=td.Ball(2.0), average=True, stop=td.MaxUpdates(2000))
     assert np.abs(found.state.average - CENTRE).max() < 0.1
@@ -178,6 +185,19 @@ def test_a_trace_that_tells_too_little():
         td.minimize(noisy, np.zeros(3), steps=short)
 
 
+@pytest.mark.parametrize("engine", [td.UniformDelay(0.5), td.PowerDelay(1.5)], ids=repr)
+def test_the_steps_that_the_warning_proposes_work_as_printed_and_are_better(engine):
+    engine, stop = td.Prescribed(engine, horizon=10_000), td.MaxUpdates(10_000)
+    with pytest.warns(td.TheoryWarning) as caught:
+        result = td.minimize(noisy, np.zeros(3), constraint=td.Ball(2.0), engine=engine, stop=stop)
+    call = str(caught[0].message).partition("; ")[2].partition(" proposes one")[0]
+    steps = eval(call, {"tardigrad": td, "result": result})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        again = td.minimize(noisy, np.zeros(3), constraint=td.Ball(2.0), engine=engine, stop=stop, steps=steps)
+    assert distance(again.x) < distance(result.x)
+
+
 @pytest.mark.parametrize(
     ("gradient", "x0", "options", "message"),
     [
@@ -186,6 +206,8 @@ def test_a_trace_that_tells_too_little():
         (lambda x, rng, t: x, [0.0], {}, r"a function is called as gradient\(x, rng\), which .* does not take: missing"),
         (noisy, [0.0], {"objective": lambda: 0.0}, r"a function is called as objective\(x\), which"),
         (noisy, [[0.0, 1.0, 2.0]], {}, r"x0 must be a vector \(dim,\) of real numbers, not an array of shape \(1, 3\)"),
+        (noisy, np.zeros((3, 1)), {}, r"x0 must be .* shape \(3, 1\); of a matrix pass x0.ravel\(\)"),
+        (lambda x, rng: 1e200 * x * rng.normal(), np.ones(3), {}, "so large that no steps can be proposed"),
         (noisy, [], {}, r"x0 must be a vector \(dim,\)"),
         (noisy, ["a", "b"], {}, "x0 must be a vector of real numbers"),
         (noisy, [1j, 0, 0], {}, "x0 must be a vector"),
@@ -226,7 +248,7 @@ def test_a_trace_that_tells_too_little():
         (lambda y, rng: y, np.zeros(3), {"constraint": lambda y: 2 * y}, "project"),
     ],
 )
-@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.filterwarnings("ignore:invalid value", "ignore:overflow")
 def test_bad_input(gradient, x0, options, message):
     with pytest.raises(td.InvalidInputError, match=message):
         td.minimize(gradient, x0, **{"stop": td.MaxUpdates(10), **options})

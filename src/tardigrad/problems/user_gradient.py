@@ -108,10 +108,16 @@ class UserGradient(Problem):
         return found.astype(self.dtype)
 
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
-        objective = self.objective
-        if objective is None or (names is not None and "objective" not in names):
+        if self.objective is None or (names is not None and "objective" not in names):
             return {}
-        return {"objective": np.apply_along_axis(lambda row: float(objective(row)), -1, x)}
+        return {"objective": np.apply_along_axis(self._value, -1, x)}
+
+    def _value(self, x: Array) -> float:
+        found = np.asarray(self.objective(x))  # type: ignore[misc]  # asked for where there is one
+        if found.size != 1 or found.dtype.kind not in "fiub":
+            what = f"an array of {found.dtype} {found.shape}" if found.ndim else repr(found.item())
+            raise InvalidInputError(f"objective(x) must return a number, not {what}")
+        return float(found.item())
 
 
 def _as_array(returned: Any) -> Array:

@@ -11,7 +11,10 @@ Rules of this file:
 
 from __future__ import annotations
 
+import math
+import sys
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from tardigrad.core.errors import TheoryWarning
@@ -39,6 +42,9 @@ class GrowthWatch(Observer):
     ----------
     step : float, array or StepSequence
         The steps of the run.
+    known : mapping of str to float, optional
+        What is known of the problem, by the names of `steps_for`: lipschitz, noise, distance, horizon. The warning says it, so
+        that its proposal can be copied.
 
     Attributes
     ----------
@@ -68,15 +74,18 @@ class GrowthWatch(Observer):
     staleness grows like n^0.99, and the steps are proven for delays O(n^q), q < 0.75 only (Assumption 3)
     """
 
-    def __init__(self, step: Any) -> None:
+    def __init__(self, step: Any, known: Mapping[str, float] | None = None) -> None:
         self.limit = proven_for(check_step(step))
+        self.known = dict(known or {})
         self.every = FIRST
         self.growth: Growth | None = None
         self.warning = ""
         self._suspect = False
+        self._horizon = math.inf
 
     def open(self, problem: Problem, stop: Limits) -> None:
         self.every, self.growth, self.warning, self._suspect = FIRST, None, "", False
+        self._horizon = stop.updates
 
     def observe(self, moment: Moment) -> None:
         self.every = max(FIRST, moment.version)
@@ -89,19 +98,36 @@ class GrowthWatch(Observer):
         surely = seen.exponent - 2 * seen.error > most and seen.record_exponent > most / 2
         before, self._suspect = self._suspect, surely and seen.replies >= ENOUGH
         if before and self._suspect:
-            self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only", trace)
-            warnings.warn(self.warning, TheoryWarning, stacklevel=2)
+            self.warning = _text(seen, "no delays at all" if limit is None else f"{limit} only", trace, self._constants())
+            warnings.warn(self.warning, TheoryWarning, stacklevel=_callers_level())
+
+    def _constants(self) -> str:
+        """The arguments of `steps_for` after the growth; by name alone where nobody has said their value."""
+        known = dict(self.known)
+        if math.isfinite(self._horizon):
+            known.setdefault("horizon", self._horizon)
+        if "lipschitz" not in known:
+            return ", ".join(["lipschitz", "noise=noise", *(f"{name}={value:g}" for name, value in known.items())])
+        return ", ".join(f"{name}={value:.0f}" if name == "horizon" else f"{name}={value:.3g}" for name, value in known.items())
 
 
-def _text(seen: Growth, proven: str, trace: Trace) -> str:
+def _callers_level() -> int:
+    """The `stacklevel` of whoever called this package, from the function that calls this one."""
+    package, level, frame = __name__.partition(".")[0], 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level
+
+
+def _text(seen: Growth, proven: str, trace: Trace, constants: str) -> str:
     whose = "" if seen.client is None else f" (that of client {seen.client})"
     mean = usual_staleness(trace)
     few = "" if mean is None else f", staleness={mean:.2g}"
     return (
         f"staleness grows like n^{seen.exponent:.2f}{whose}, and the steps are proven for {proven} (Assumption 3): the last"
         f" iterate may stall or wander. For such delays take {fitting_sequence(seen.exponent, seen.error)};"
-        f" tardigrad.steps_for(result.trace.growth(), lipschitz{few}) proposes one with its constants, and"
-        " tardigrad.minimize(..., steps=result.trace) does so by itself"
+        f" tardigrad.steps_for(result.trace.growth(), {constants}{few}) proposes one with its scale and offset,"
+        " and tardigrad.minimize(..., steps=result.trace) does so by itself"
     )
 
 

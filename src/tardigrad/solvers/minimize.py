@@ -127,7 +127,8 @@ def minimize(
     where = engine_of(engine, workers)
     workers = getattr(where, "workers", None) or workers
     problem = UserGradient(gradient, len(start), workers, objective, start.dtype)
-    notes = []
+    notes: list[str] = []
+    known: dict[str, Any] = {}
     inside = feasible.project(start)
     if not np.allclose(inside, start, rtol=1e-6, atol=1e-9):
         notes.append(
@@ -142,8 +143,8 @@ def minimize(
         reckoned = LATE * workers if isinstance(steps, str) else math.inf
         if isinstance(steps, (str, Trace)):
             horizon = bounds.updates if math.isfinite(bounds.updates) else 10 * UPDATES
-            known = constants_near(problem, feasible, inside, seed)
-            steps = steps_for(**known, **delays_of(steps, workers), horizon=int(horizon))
+            known = {**constants_near(problem, feasible, inside, seed), "horizon": int(horizon)}
+            steps = steps_for(**known, **delays_of(steps, workers))
     chosen: Step = check_step(steps)
     if constraint is not None and not feasible.bounded:
         users = isinstance(feasible, UserSet)
@@ -154,7 +155,7 @@ def minimize(
             TheoryWarning,
             stacklevel=2,
         )
-    watch = GrowthWatch(chosen)
+    watch = GrowthWatch(chosen, known)
     rule = DASGD(chosen, None if constraint is None else feasible, average=average)
     result = run(rule, problem, where, stop=stop, x0=start, seed=seed, observers=[watch, *as_observers(observers)])
     late = float(result.trace.staleness.mean()) if len(result.trace) else 0.0
@@ -177,7 +178,8 @@ def _as_start(x0: Any) -> Array:
     except (TypeError, ValueError):
         raise InvalidInputError(f"x0 must be a vector of real numbers, not {x0!r}") from None
     if start.ndim != 1 or not start.size:
-        raise InvalidInputError(f"x0 must be a vector (dim,) of real numbers, not an array of shape {start.shape}")
+        matrix = "; of a matrix pass x0.ravel(), and x.reshape(..) in the gradient" if start.ndim > 1 else ""
+        raise InvalidInputError(f"x0 must be a vector (dim,) of real numbers, not an array of shape {start.shape}{matrix}")
     if not np.isfinite(start).all():
         raise InvalidInputError("x0 has values that are NaN or infinite: start from finite numbers")
     return start

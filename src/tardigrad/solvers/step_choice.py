@@ -68,6 +68,11 @@ def constants_near(problem: UserGradient, feasible: ConvexSet, x: Array, seed: i
                 lipschitz = max(lipschitz, found)
                 break
             lipschitz = min(found, 10 * lipschitz)  # a step that goes where it is much steeper is too long itself
+    if not (math.isfinite(lipschitz) and math.isfinite(noise)):
+        raise InvalidInputError(
+            f"gradient(x, rng) is so large that no steps can be proposed: its noise is {noise:.3g}, its Lipschitz constant"
+            f" {lipschitz:.3g}: scale the objective, or pass steps"
+        )
     if math.isfinite(across):
         # a linear objective: its minimiser is on the boundary
         return {"lipschitz": lipschitz or (max(length, noise) or 1.0) / across, "noise": noise, "distance": across / 2}
