@@ -186,7 +186,9 @@ def run_demo(folder: Path, seed: int = 0, data: str | None = None, progress: boo
     demo = Demo(setting, results, steps, numbers, identical, notes)
     from tardigrad.report.demo_figure import draw_demo
 
-    what = f"softmax regression on {setting.data}: {setting.n_gradients} gradients on {N_WORKERS} worker processes, label-skewed"
+    what = (
+        f"softmax regression on {setting.data}: {setting.n_gradients} gradients on {N_WORKERS} worker processes, label-skewed"
+    )
     title = f"{what}; worker {N_WORKERS - 1} is {SLOWDOWN} times slower"
     draw_demo(results, title, setting.target, window=6 * SLOWDOWN * setting.seconds, path=folder / "demo.png")
     return demo

@@ -18,15 +18,13 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.drive import run
-from tardigrad.core.errors import InvalidInputError, ReplayError, RunFileError
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
-from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.task import Array
 from tardigrad.core.validate import number
-from tardigrad.engines.replay import Replay
+from tardigrad.diagnostics.replayed import problem_of, replay_watched
 from tardigrad.rules.async_bc import AsyncBC
 
 
@@ -97,10 +95,8 @@ def virtual_iterates(
     >>> bool((found.momentum_error <= found.momentum_bound).all()), bool((found.iterate_error <= found.iterate_bound).all())
     (True, True)
     """
-    problem = result.problem if problem is None else problem
-    if problem is None:
-        raise RunFileError("the run was saved without its problem: pass it, virtual_iterates(result, problem=...)")
     step = _step_of(result)
+    problem = problem_of(result, problem)
     x, m = _replayed(result, problem)
     n_updates = len(x) - 1
     trace = result.trace.table[result.trace["version_read"] > 0]  # not the full gradients
@@ -138,8 +134,6 @@ def _step_of(result: Result) -> float:
         raise InvalidInputError("virtual iterates are of runs of AsyncBC without restarts and buffer, with one constant step")
     if result.x.ndim != 1 or result.engine.prescribes:
         raise InvalidInputError("virtual iterates are of single runs on engines that do not prescribe versions")
-    if not result.replayable:
-        raise ReplayError("this run cannot be replayed: its workers read the iterate while it was being changed")
     return rule.step
 
 
@@ -160,19 +154,7 @@ class _Keep(Observer):
 def _replayed(result: Result, problem: Problem) -> tuple[Array, Array]:
     """x[0], x[1], ..., and m[0], m[1], ... with m[t] as it was when x[t+1] was made, so one shorter."""
     keep = _Keep()
-    again = run(
-        result.rule,
-        problem,
-        Replay(result.trace),
-        stop=None,
-        x0=result.x0,
-        seed=result.seed,
-        concurrency=result.concurrency,
-        max_staleness=result.max_staleness,
-        observers=keep,
-    )
-    if not same_bits(again.x, result.x):
-        raise ReplayError("replayed, the run ends elsewhere: the problem, the library or the kind of CPU is another one")
+    replay_watched(result, problem, keep)
     return np.stack(keep.x), np.stack(keep.m[1:])
 
 

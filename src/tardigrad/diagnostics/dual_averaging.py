@@ -16,18 +16,16 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.drive import run
-from tardigrad.core.errors import InvalidInputError, ReplayError, RunFileError
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
-from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.steps import Step, StepSequence
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
 from tardigrad.diagnostics.coherence import exact_gradient, known_minimiser
+from tardigrad.diagnostics.replayed import problem_of, replay_watched
 from tardigrad.engines.prescribed import FOR_EACH
-from tardigrad.engines.replay import Replay
 from tardigrad.problems.projections import as_constraint
 from tardigrad.rules.dual_averaging import DAGD, DASGD
 from tardigrad.theory.mean_field import energy, flow_distance, mean_field
@@ -136,10 +134,8 @@ def diagnose(
     """
     if not isinstance(result, Result):
         raise InvalidInputError(f"diagnose takes the Result of a run, not {result!r:.100}: of a saved one Result.load(folder)")
-    problem = result.problem if problem is None else problem
-    if problem is None:
-        raise RunFileError("the run was saved without its problem: pass it, diagnose(result, problem=...)")
     rule = _rule_of(result)
+    problem = problem_of(result, problem)
     exact = exact_gradient(problem) if gradient is None else gradient
     p = known_minimiser(problem, minimiser)
     feasible = as_constraint(rule.constraint, problem.dim)
@@ -175,8 +171,6 @@ def _rule_of(result: Result) -> DASGD | DAGD:
         raise InvalidInputError(
             "the run has a step size for each replica, so they have no time in common: diagnose a run of one"
         )
-    if not result.replayable:
-        raise ReplayError("this run cannot be replayed: its workers read the iterate while it was being changed")
     if not trace.updates:
         raise InvalidInputError("the run has no updates to diagnose")
     if trace["worker"][0] == FOR_EACH:
@@ -223,18 +217,5 @@ class _Keep(Observer):
 def _replayed(result: Result, problem: Problem, versions: Array) -> dict[int, Array]:
     """The dual variable at these versions."""
     keep = _Keep(versions)
-    again = run(
-        result.rule,
-        problem,
-        Replay(result.trace),
-        stop=None,
-        x0=result.x0,
-        seed=result.seed,
-        concurrency=result.concurrency,
-        max_staleness=result.max_staleness,
-        replicas=result.replicas,
-        observers=keep,
-    )
-    if not same_bits(again.x, result.x):
-        raise ReplayError("replayed, the run ends elsewhere: the problem, the library or the kind of CPU is another one")
+    replay_watched(result, problem, keep)
     return keep.kept
