@@ -1,8 +1,8 @@
 """Tables 1 to 3 of Sahu et al.: every published row, and what stands beside it."""
 
+import importlib
 import json
 import math
-import importlib
 import subprocess
 import sys
 
