@@ -5,4 +5,4 @@ import os
 
 collect_ignore = []
 if not os.environ.get("CI") and importlib.util.find_spec("torch") is None:
-    collect_ignore.append("tardigrad/problems/torch_model.py")
+    collect_ignore.append("torch_model.py")
