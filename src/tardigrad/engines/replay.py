@@ -12,6 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import numpy as np
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError, ReplayError, RunFileError
+from tardigrad.core.observers import Observer
 from tardigrad.core.plain import same_bits
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
@@ -175,7 +177,9 @@ class Replayed:
     result: Result
 
 
-def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Replayed:
+def replay(
+    recorded: Result | str | Path, problem: Problem | None = None, observers: Observer | Sequence[Observer] = ()
+) -> Replayed:
     """Run a recorded run again from its trace and compare every bit.
 
     Parameters
@@ -184,6 +188,8 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         A result, or the folder it was saved in.
     problem : Problem, optional
         The problem, where the run was saved without it.
+    observers : Observer or sequence of them
+        Called while the run is replayed.
 
     Raises
     ------
@@ -224,6 +230,7 @@ def replay(recorded: Result | str | Path, problem: Problem | None = None) -> Rep
         max_staleness=recorded.max_staleness,
         replicas=recorded.replicas,
         snapshot_every=recorded.snapshot_every,
+        observers=observers,
     )
     if again.status is Status.INTERRUPTED:
         raise KeyboardInterrupt

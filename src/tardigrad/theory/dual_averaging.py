@@ -41,7 +41,7 @@ class _Quasilinear(StepSequence):
     offset: float
     least: float  # offsets must be above
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         name = type(self).__name__
         object.__setattr__(self, "scale", check_step(self.scale, f"{name}.scale", sequence=False))
         object.__setattr__(self, "offset", number(self.offset, f"{name}.offset", above=self.least))
@@ -81,9 +81,6 @@ class LogStep(_Quasilinear):
 
     least = 1.0
 
-    def __post_init__(self) -> None:
-        self._check()
-
     def __call__(self, n: int) -> Any:
         m = n + self.offset
         return self.scale / (m * math.log(m))
@@ -122,9 +119,6 @@ class LogLogStep(_Quasilinear):
     offset: float = 4.0
 
     least = math.e
-
-    def __post_init__(self) -> None:
-        self._check()
 
     def __call__(self, n: int) -> Any:
         m = n + self.offset
