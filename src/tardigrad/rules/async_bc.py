@@ -25,11 +25,10 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-from tardigrad.core.compiled import subtract_scaled, warm_up
 from tardigrad.core.errors import InvalidInputError, TheoryWarning
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, scratch_field
-from tardigrad.core.steps import Step, check_step, step_at, step_shape
+from tardigrad.core.steps import Step
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer, optional_integer
@@ -75,7 +74,8 @@ class BiasState(AskingState):
     epoch: int = 0
     anchor: int = 0
     waiting: int = 0
-    scratch: Array | None = scratch_field()
+    scratch: tuple[Array | None, Array | None] | None = scratch_field()
+    part: Array | None = scratch_field()
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
     True
     """
 
-    step: Step | Literal["theory"]
+    step: Step | Literal["theory"]  # type: ignore[assignment]  # a number as soon as it is configured
     next_client: NextClient = "uniform"
     restart_every: int | None = None
     buffer: int = 1
@@ -146,7 +146,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.step, str) and self.step == "theory"):
-            object.__setattr__(self, "step", check_step(self.step))
+            self._check_step()
         object.__setattr__(self, "horizon", optional_integer(self.horizon, "horizon"))
         object.__setattr__(self, "restart_every", optional_integer(self.restart_every, "restart_every"))
         object.__setattr__(self, "buffer", integer(self.buffer, "buffer"))
@@ -156,7 +156,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
-        return () if isinstance(self.step, str) else step_shape(self.step)
+        return () if isinstance(self.step, str) else super().batch_shape
 
     def default_concurrency(self, problem: Problem, n_workers: int) -> int:
         return min(super().default_concurrency(problem, n_workers), problem.n_clients)
@@ -171,7 +171,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
             raise InvalidInputError(
                 f"buffer={self.buffer} replies are never there with {concurrency} tasks in flight: take concurrency >= buffer"
             )
-        warm_up(problem.dtype)
+        self._warm_up(problem)
         configured = super().configure(problem, concurrency, max_staleness)
         if not isinstance(self.step, str):
             return configured
@@ -208,9 +208,6 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
         )
         return state, [state.task(client, FULL) for client in range(n_clients)]
 
-    def points(self, state: BiasState) -> Points:
-        return state.x, state.x_previous
-
     def receive(self, state: BiasState, reply: Reply, rng: Rng) -> tuple[BiasState, Orders]:
         if reply.task.kind == FULL:
             return state, self._gather(state, reply, rng)
@@ -219,7 +216,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
         if state.waiting < self.buffer:
             return state, []
         state.waiting = 0
-        self._descend(state)
+        self._advance(state)
         weight = 1.0 / self.buffer
         orders: Orders = []
         for _ in range(self.buffer):
@@ -254,7 +251,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
         state.m[...] = state.total
         if state.epoch:
             return []
-        self._descend(state)
+        self._advance(state)
         clients = self._first_clients(state, rng)
         return [state.task(client, DIFFERENCE, 0, 1.0 / len(clients)) for client in clients]
 
@@ -277,20 +274,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
             )
         sums = (state.m, state.total) if current and self._gathering(state) else (state.m,)
         for total in sums:
-            _add(total, change, reply.task.weight, state)
-
-    def _descend(self, state: BiasState) -> None:
-        """``x[t+1] = x[t] - step m``."""
-        assert not isinstance(self.step, str)  # since it was configured
-        step = step_at(self.step, state.version)
-        if isinstance(step, np.ndarray):
-            step = step.astype(state.x.dtype, copy=False)
-        if state.fresh:
-            state.x_previous, state.x = state.x, state.x - step * state.m
-        else:
-            state.x_previous[...] = state.x
-            _add(state.x, state.m, -step, state)
-        state.version += 1
+            self._add(state, total, change, reply.task.weight)
 
     def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
         found: Any = super().work(problem, task, points, rng, cache)
@@ -298,16 +282,3 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
             answer: Payload = found
             return answer
         return self.compression.compress(found, rng)
-
-
-def _add(x: Array, change: Array, factor: Any, state: BiasState) -> None:
-    """``x <- x + factor change`` in place, for large vectors in one pass."""
-    if isinstance(factor, float) and factor == 1.0:
-        x += change
-    elif x.ndim == 1:
-        subtract_scaled(x, change, -factor)
-    else:
-        buffer = state.scratch
-        if buffer is None:
-            state.scratch = buffer = np.empty_like(x)
-        x += np.multiply(change, factor, buffer)

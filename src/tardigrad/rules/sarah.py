@@ -18,17 +18,16 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tardigrad.core.compiled import subtract_scaled
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, State, scratch_field
 from tardigrad.core.steps import Step
 from tardigrad.core.streams import Rng
-from tardigrad.core.task import Array, Points, Reply
+from tardigrad.core.task import Array, Reply
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.rules.asking import distinct_clients
 from tardigrad.rules.differences import DIFFERENCE, FULL, DifferenceRule
-from tardigrad.rules.gradient_descent import SMALL, DescentRule
+from tardigrad.rules.gradient_descent import SMALL
 
 
 @dataclass(slots=True, kw_only=True)
@@ -59,7 +58,7 @@ class SarahState(State):
 
 
 @dataclass(frozen=True)
-class SARAH(DifferenceRule[SarahState], DescentRule[SarahState]):
+class SARAH(DifferenceRule[SarahState]):
     """StochAstic Recursive grAdient algoritHm: a full gradient, corrected by differences of single clients' gradients.
 
     ``m[t] = m[t-1] + (1/k) sum_{j in S_t} n w_j (grad f_j(x[t]; xi) - grad f_j(x[t-1]; xi)), x[t+1] = x[t] - step[t] m[t]``,
@@ -124,9 +123,6 @@ class SARAH(DifferenceRule[SarahState], DescentRule[SarahState]):
         state = SarahState(x=x0, x_previous=x0.copy(), m=np.zeros_like(x0), n_clients=n_clients, fresh=x0.nbytes <= SMALL)
         return state, self._round(state, rng)
 
-    def points(self, state: SarahState) -> Points:
-        return state.x, state.x_previous
-
     def receive(self, state: SarahState, reply: Reply, rng: Rng) -> tuple[SarahState, Orders]:
         part: Any = reply.payload
         if part.shape != state.x.shape:
@@ -135,28 +131,13 @@ class SARAH(DifferenceRule[SarahState], DescentRule[SarahState]):
             state.early[reply.task.id] = np.array(part)
             return state, []
         while part is not None:
-            self._add(state, part, reply.task.weight)
+            self._add(state, state.m, part, reply.task.weight)
             state.turn += 1
             part = state.early.pop(state.turn, None)
         if state.turn < state.issued:
             return state, []
-        if state.fresh:
-            state.x_previous = state.x  # the step makes a new x
-        else:
-            state.x_previous[...] = state.x
-        self._descend(state, state.m)
+        self._advance(state)
         return state, self._round(state, rng)
-
-    def _add(self, state: SarahState, part: Array, weight: float) -> None:
-        """``m <- m + weight part``."""
-        if weight == 1.0:
-            state.m += part
-        elif part.ndim == 1 and not state.fresh:
-            subtract_scaled(state.m, part, -weight)
-        else:
-            if state.part is None:
-                state.part = np.empty_like(state.m)
-            state.m += np.multiply(part, weight, state.part)
 
     def _round(self, state: SarahState, rng: Rng) -> Orders:
         """Ask for the full gradient, or for the next differences."""
