@@ -41,6 +41,7 @@ _MODULE_OF = {
         "problems.client_quadratics": "ClientQuadratics",
         "problems.data": "Dataset",
         "problems.hsu_dirichlet": "HsuDirichlet",
+        "problems.kernel_functions": "Dispersal Gaussian Laplacian Matern UserKernel",
         "problems.least_squares": "LeastSquares",
         "problems.linear_system": "LinearSystem",
         "problems.logistic": "LogisticRegression SoftmaxRegression",

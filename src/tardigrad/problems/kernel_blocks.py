@@ -1,0 +1,186 @@
+"""Blocks of a kernel matrix, and their products with coefficients, in tiles that fit a cache.
+
+Rules of this file:
+
+- neither the matrix nor a block of it is ever held, but for what the caller asks to keep;
+- many threads may call at once: nothing is written to but what a call allocates;
+- the same rows give the same bits, whoever computes and whoever else does (BLAS on one thread).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.task import Array
+from tardigrad.core.validate import integer
+from tardigrad.problems.kernel_functions import KernelFunction
+from tardigrad.problems.kernel_rows import KernelRows, squared_norms
+
+#: columns of a tile
+TILE = 2048
+#: rows of a tile at most
+ROWS = 512
+
+
+class KernelBlocks:
+    """The kernel matrix of n rows, as far as it is asked for.
+
+    Parameters
+    ----------
+    X : array, memory map or sparse matrix (n_rows, n_features)
+        The rows. They are read tile by tile, and never copied as a whole.
+    kernel : KernelFunction
+        The kernel; a bandwidth "auto" is fitted to X.
+    dtype : {float32, float64}
+        Precision of the values.
+    tile : int
+        Rows of X that are looked at together.
+
+    Attributes
+    ----------
+    n_rows, n_features : int
+        Shape of X.
+    kernel : KernelFunction
+        With a number for its bandwidth.
+
+    Raises
+    ------
+    InvalidInputError
+        For a wrong shape or type, or a row of X that is not finite.
+
+    Examples
+    --------
+    >>> from tardigrad.problems.kernel_functions import Laplacian
+    >>> blocks = KernelBlocks(np.array([[0.0], [1.0], [2.0]]), Laplacian(1.0), np.float64)
+    >>> product, kept = blocks.product(np.array([[1.0]]), np.ones((3, 1)), columns=[0])
+    >>> product.round(4).tolist(), kept.round(4).tolist()
+    ([[1.7358]], [[0.3679]])
+    """
+
+    def __init__(self, X: Any, kernel: KernelFunction, dtype: Any = np.float32, tile: int = TILE) -> None:
+        self.dtype = np.dtype(dtype)
+        if self.dtype not in (np.float32, np.float64):
+            raise InvalidInputError(f"dtype must be float32 or float64, not {self.dtype}")
+        if not isinstance(kernel, KernelFunction):
+            raise InvalidInputError(f"kernel must be a kernel such as Laplacian(10.0), not {kernel!r}")
+        self.source = KernelRows(X, self.dtype)
+        self.n_rows, self.n_features = self.source.n_rows, self.source.n_features
+        self.norms = self.source.squared_norms()
+        self.kernel = kernel.fitted(X)
+        self.tile = integer(tile, "tile")
+
+    def rows(self, index: Any) -> Any:
+        """Rows of X in this precision, in the form that `product` takes fastest: dense, or CSR where X is sparse and wide."""
+        return self.source.take(index)
+
+    def product(self, Z: Any, coefficients: Array, columns: Any = None, own: Any = None) -> tuple[Array, Array | None]:
+        """``P_i = sum_j k(z_i, x_j) a_j`` for each row z_i of Z, and the entries of some columns.
+
+        Parameters
+        ----------
+        Z : array or CSR array (m, n_features)
+            Points.
+        coefficients : array (n_rows, c)
+            The a_j.
+        columns : array of int (q,), optional
+            Positions j, ascending, whose entries k(z_i, x_j) are wanted too.
+        own : array of int (m,), optional
+            Where the rows of Z are rows of X: their positions. Then k(x_i, x_i) is exact.
+
+        Returns
+        -------
+        P : array (m, c)
+        C : array (m, q) or None
+
+        Raises
+        ------
+        InvalidInputError
+            For shapes that do not fit.
+        """
+        Z = self.source.points(Z)
+        norms = squared_norms(Z).astype(self.dtype)
+        coefficients = self._coefficients(coefficients)
+        columns = None if columns is None else self._positions(columns, "columns")
+        P = np.zeros((Z.shape[0], coefficients.shape[1]), self.dtype)
+        C = None if columns is None else np.empty((Z.shape[0], len(columns)), self.dtype)
+        if own is not None:
+            own = self._positions(own, "own")
+        for low in range(0, self.n_rows, self.tile):
+            high = min(low + self.tile, self.n_rows)
+            X = self.source.tile(low, high)
+            inside = slice(0, 0) if columns is None else slice(*np.searchsorted(columns, (low, high)))
+            for first in range(0, Z.shape[0], ROWS):
+                some = slice(first, first + ROWS)
+                values = self._values(Z[some], norms[some], X, self.norms[low:high])
+                if own is not None:
+                    self._set_own(values, own[some] - low)
+                P[some] += values @ coefficients[low:high]
+                if C is not None:
+                    C[some, inside] = values[:, columns[inside] - low]
+        return P, C
+
+    def block(self, Z: Any, W: Any = None, dtype: Any = None) -> Array:
+        """The matrix of k(z_i, w_j).
+
+        Parameters
+        ----------
+        Z : array or CSR array (m, n_features)
+            Points.
+        W : array or CSR array (w, n_features), optional
+            Others; all rows of X if not given.
+        dtype : dtype, optional
+            Precision; that of these blocks if not given.
+
+        Returns
+        -------
+        array (m, w)
+        """
+        if W is not None or (dtype is not None and np.dtype(dtype) != self.dtype):
+            other = KernelBlocks(self.source.X if W is None else W, self.kernel, dtype or self.dtype, self.tile)
+            return other.block(Z)
+        Z = self.source.points(Z)
+        norms = squared_norms(Z).astype(self.dtype)
+        values = np.empty((Z.shape[0], self.n_rows), self.dtype)
+        for low in range(0, self.n_rows, self.tile):
+            high = min(low + self.tile, self.n_rows)
+            X = self.source.tile(low, high)
+            for first in range(0, Z.shape[0], ROWS):
+                some = slice(first, first + ROWS)
+                values[some, low:high] = self._values(Z[some], norms[some], X, self.norms[low:high])
+        return values
+
+    def _values(self, Z: Any, norms: Array, X: Any, others: Array) -> Array:
+        """Kernel values of points with a tile."""
+        products = Z @ X.T
+        values: Array = products.toarray() if sp.issparse(products) else products
+        if self.kernel.of == "squared distances":
+            values *= -2
+            values += norms[:, None]
+            values += others
+            np.maximum(values, 0, out=values)
+        self.kernel.apply(values)
+        return values
+
+    def _set_own(self, values: Array, own: Array) -> None:
+        diagonal = self.kernel.diagonal
+        if diagonal is not None:
+            rows = np.flatnonzero((own >= 0) & (own < values.shape[1]))
+            values[rows, own[rows]] = diagonal
+
+    def _coefficients(self, coefficients: Array) -> Array:
+        given = np.asarray(coefficients, self.dtype)
+        if given.ndim != 2 or len(given) != self.n_rows:
+            raise InvalidInputError(f"coefficients must have shape ({self.n_rows}, c), not {given.shape}")
+        return given
+
+    def _positions(self, positions: Any, name: str) -> Array:
+        given = np.asarray(positions)
+        if given.ndim != 1 or (given.dtype.kind not in "iu" and len(given)):
+            raise InvalidInputError(f"{name} must be a list of positions of rows, not {given.dtype} of shape {given.shape}")
+        if len(given) and not 0 <= given.min() <= given.max() < self.n_rows:
+            raise InvalidInputError(f"{name} must lie between 0 and {self.n_rows - 1}, not {given.min()} to {given.max()}")
+        return given.astype(np.int64)
