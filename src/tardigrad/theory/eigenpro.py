@@ -1,0 +1,386 @@
+"""Sizes and steps of EigenPro, one worker or several with stale reads, and the bound of Giri et al.
+
+The method solves ``K alpha = y``. On a batch b of m rows, with ``g = K[b, :] alpha - y[b]``, it adds ``-gamma g`` to alpha_b
+and ``gamma M K[b, nys]' g`` to alpha_nys, M the preconditioner of s rows. All here depends on that subsample's spectrum.
+
+Rules of this file:
+
+- eigenvalues are normalised: ``lam_i = sigma_i / s``, sigma_i those of K_ss (the paper mixes the two in (8), (12));
+- gamma is the step a sample, ``eta / m`` of the papers; sizes are numbers of rows, memory is in bytes;
+- `theorem_1_bound` and the corollaries stand here as printed, for comparison: no step is chosen by them.
+
+References
+----------
+[1] Ma, Belkin, "Kernel machines that adapt to GPUs for effective large batch training" (EigenPro 2), MLSys 2019.
+[2] Giri, Belkin, Pandit, "Asynchronous kernel ridgeless regression" (AsyncEigenPro), 2022.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.validate import integer, number
+
+#: at least so many eigenvalues are looked at, as EigenPro 2's code does: one less is damped
+_LEAST = 5
+
+
+def n_subsample(n: int, memory_bytes: float, n_workers: int = 1) -> int:
+    """Rows of a worker's subsample: 2000, or 12000 from 100000 rows on, as far as memory and the worker's rows reach.
+
+    Parameters
+    ----------
+    n : int
+        Rows in all; a worker owns ``n // n_workers``.
+    memory_bytes : float
+        For all workers together. Building a preconditioner takes `preconditioner_bytes` of a worker's share.
+    n_workers : int
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> n_subsample(60_000, 1e9, n_workers=4), n_subsample(1_000_000, 1e9, n_workers=4), n_subsample(1000, 1e9, n_workers=4)
+    (2000, 3952, 250)
+    """
+    rows, workers = integer(n, "n"), integer(n_workers, "n_workers")
+    share = number(memory_bytes, "memory_bytes", above=0.0) / workers
+    fits = math.isqrt(int(share / preconditioner_bytes(1)))
+    return max(1, min(rows // workers, 2000 if rows < 100_000 else 12_000, fits))
+
+
+def preconditioner_bytes(s: int) -> int:
+    """Memory that building a preconditioner of s rows takes, its workspace included: ``16 s^2``.
+
+    Examples
+    --------
+    >>> preconditioner_bytes(2000)
+    64000000
+    """
+    return 16 * integer(s, "s") ** 2
+
+
+def largest_batch(n: int, n_features: int, n_outputs: int, memory_bytes: float, n_workers: int = 1, itemsize: int = 4) -> int:
+    """The largest batch m_G whose working set fits a worker's share of the memory; [1], section 3.
+
+    The working set of m rows: the rows, their kernel block, their predictions and residuals:
+    ``m (n_features + n + 2 n_outputs) itemsize`` bytes.
+
+    Parameters
+    ----------
+    n : int
+        Columns of the kernel block that are held at once: all rows in [1]; a tile and the subsample where the product
+        is made in tiles. The batch is not limited by the number of rows: the caller does that.
+    n_features, n_outputs : int
+    memory_bytes : float
+        For all workers together.
+    n_workers : int
+    itemsize : int
+        Bytes a number.
+
+    Returns
+    -------
+    int
+        m_G >= 1.
+
+    Raises
+    ------
+    InvalidInputError
+        If not even one row fits, or an argument is out of its range.
+
+    Examples
+    --------
+    >>> largest_batch(60_000, 784, 10, 1e9)
+    4111
+    """
+    columns = integer(n, "n") + integer(n_features, "n_features") + 2 * integer(n_outputs, "n_outputs")
+    row = columns * integer(itemsize, "itemsize")
+    share = number(memory_bytes, "memory_bytes", above=0.0) / integer(n_workers, "n_workers")
+    if share < row:
+        raise InvalidInputError(
+            f"memory_bytes must be at least {row * n_workers} for a batch of one row for each of {n_workers} workers,"
+            f" not {memory_bytes!r}: give more memory or fewer workers"
+        )
+    return int(share // row)
+
+
+def n_damped(eigenvalues_normalised: npt.ArrayLike, s: int, largest_batch: int, exponent: float = 0.95) -> int:
+    """q, the number of directions that the preconditioner damps; [1], as its code has it.
+
+    ``m_max = min(max(s/5, m_G), s)``, ``Q = max(#{i: lam_i^-exponent < m_max} - 1, 5)``, ``q = Q - 1``; lam_{q+1} is the
+    tail. At most as many as leave a positive tail.
+
+    Parameters
+    ----------
+    eigenvalues_normalised : array
+        lam_i = sigma_i / s, largest first; those that matter suffice. Values <= 0 are no directions.
+    s : int
+        Rows of the subsample.
+    largest_batch : int
+        m_G: what memory allows, or the batch that is wanted.
+    exponent : float
+        In (0, 1].
+
+    Raises
+    ------
+    InvalidInputError
+        If the eigenvalues are not sorted, or an argument is out of its range.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> n_damped(0.4 / np.arange(1, 1001.0) ** 1.5, s=1000, largest_batch=400)
+    34
+    >>> n_damped([1.0], s=1, largest_batch=400)
+    0
+    """
+    rows, wanted = integer(s, "s"), integer(largest_batch, "largest_batch")
+    power = number(exponent, "exponent", above=0.0, high=1.0)
+    lam = sorted_eigenvalues(eigenvalues_normalised)
+    positive = int(np.count_nonzero(lam > 0))
+    most = min(max(rows // 5, wanted), rows)
+    counted = int(np.count_nonzero(lam[:positive] ** -power < most))
+    return max(0, min(max(counted - 1, _LEAST) - 1, positive - 1, rows - 1))
+
+
+def sorted_eigenvalues(eigenvalues: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    """Eigenvalues as a row of float64, checked to be finite and sorted, largest first."""
+    lam = np.asarray(eigenvalues, np.float64)
+    if lam.ndim != 1 or not lam.size or not np.isfinite(lam).all() or (np.diff(lam) > 0).any():
+        raise InvalidInputError(f"eigenvalues must be a row of finite numbers, largest first, not {eigenvalues!r}")
+    return lam
+
+
+def critical_batch(beta: float, tail: float) -> int:
+    """The critical batch ``m* = floor(beta / lam + 1)``: beyond it, more rows a step save hardly any steps; [1].
+
+    Parameters
+    ----------
+    beta : float
+        Largest diagonal entry of the preconditioned kernel matrix, > 0.
+    tail : float
+        Its largest eigenvalue, normalised: lam' of [1] (`NystromPreconditioner.top`), or the tail. 0: no limit.
+
+    Returns
+    -------
+    int
+        At most 2**62.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> critical_batch(1.0, 0.01), critical_batch(1.0, 0.0) == 2**62
+    (101, True)
+    """
+    ratio = number(beta, "beta", above=0.0), number(tail, "tail", low=0.0)
+    if ratio[1] <= ratio[0] / 2.0**62:
+        return 2**62
+    return math.floor(ratio[0] / ratio[1] + 1)
+
+
+def one_worker_step(beta: float, top: float, batch: int) -> float:
+    """The step a sample of one worker, EigenPro 2's automatic one; [1].
+
+    ``eta = m / beta`` for ``m < beta / lam' + 1``, else ``0.99 * 2 m / (beta + (m-1) lam')``; gamma = eta / m.
+
+    Parameters
+    ----------
+    beta, top : float
+        As for `critical_batch`.
+    batch : int
+        m.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> one_worker_step(1.0, 0.01, 100), round(one_worker_step(1.0, 0.01, 1000), 6)
+    (1.0, 0.180164)
+    """
+    diagonal, lam = number(beta, "beta", above=0.0), number(top, "top", low=0.0)
+    m = integer(batch, "batch")
+    if (m - 1) * lam < diagonal:
+        return 1 / diagonal
+    return 0.99 * 2 / (diagonal + (m - 1) * lam)
+
+
+def step(beta: float, tail: float, batch: int, in_flight: float, factor: float = 1.0) -> float:
+    """The step a sample where several batches are in flight: ``factor / (beta + (in_flight batch - 1) tail)``.
+
+    ``in_flight * batch`` samples are computed from points that do not know of each other, as if they were one batch.
+
+    Parameters
+    ----------
+    beta, tail : float
+        As for `critical_batch`.
+    batch : int
+        m of one worker.
+    in_flight : float
+        Batches in flight, staleness + 1: the number of workers G where they are equally fast. At least 1.
+    factor : float
+        c.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> round(step(1.0, 0.01, 25, in_flight=4), 6)
+    0.502513
+    """
+    diagonal, lam = number(beta, "beta", above=0.0), number(tail, "tail", low=0.0)
+    samples = number(in_flight, "in_flight", low=1.0) * integer(batch, "batch")
+    return number(factor, "factor", above=0.0) / (diagonal + (samples - 1) * lam)
+
+
+def theorem_1_step(beta: float, tail: float, batch: int) -> float:
+    """The largest step a sample that Theorem 1 of [2] allows, whatever the delay: ``1 / (beta + (m-1) tail)``.
+
+    **Not sufficient** with stale reads: see `theorem_1_bound`. At the critical batch it is half of EigenPro 2's.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> round(theorem_1_step(1.0, 0.01, 101), 3)
+    0.5
+    """
+    return step(beta, tail, batch, in_flight=1)
+
+
+def theorem_1_bound(
+    iterations: float, step: float, batch: int, delay: float, smallest: float, distance: float, loss: float
+) -> float:
+    """The printed bound (14) of [2] on ``E |alpha_T - alpha*|^2`` in the norm of P^-1. No guarantee.
+
+    ``(1 - eta lam_n/2)^T distance + (2 eta^2 delay loss / m) (1 - (1 - eta lam_n/2)^T)`` with ``eta = m step``.
+
+    Parameters
+    ----------
+    iterations : float
+        T, updates of single batches.
+    step : float
+        gamma, a sample.
+    batch : int
+        m of one worker.
+    delay : float
+        tau, the most updates between a read and its own.
+    smallest : float
+        lam_n, the smallest normalised eigenvalue.
+    distance : float
+        ``|alpha_0 - alpha*|^2`` in the norm of P^-1.
+    loss : float
+        ``1/(2n) |K alpha_0 - y|^2``.
+
+    Notes
+    -----
+    What it does not guarantee: the theorem's condition ``step <= 1/(beta + (m-1) tail)`` knows neither the number of
+    workers nor the delay, and it is not sufficient: with stale reads the iteration diverges at steps that it
+    allows, while the bound falls (a test has the example; at the critical batch half of that step diverged with 8
+    workers). The proof is not to be relied on: P is not symmetric, and signs are wrong. `step` is the rule to use.
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> theorem_1_bound(0, 0.5, 100, 3, smallest=1e-4, distance=2.0, loss=0.5)
+    2.0
+    """
+    eta = number(step, "step", above=0.0) * integer(batch, "batch")
+    slow = eta * number(smallest, "smallest", low=0.0) / 2
+    if slow > 1:
+        raise InvalidInputError(f"batch * step * smallest must be at most 2, not {2 * slow:g}")
+    left = math.pow(1 - slow, number(iterations, "iterations", low=0.0))
+    floor = 2 * eta**2 * number(delay, "delay", low=0.0) * number(loss, "loss", low=0.0) / batch
+    return left * number(distance, "distance", low=0.0) + floor * (1 - left)
+
+
+def corollary_1(
+    error: float, batch: int, delay: float, smallest: float, distance: float, loss: float, largest_step: float = math.inf
+) -> float:
+    """Iterations after which (14) is at most `error`, with the step that makes its second term error/2; [2], corollary 1.
+
+    ``eta = min(m largest_step, sqrt(m error / (4 delay loss)))``, ``T = 2 log(2 distance / error) / (eta lam_n)``. Printed
+    is the order ``sqrt(delay loss / (m error)) log(2 distance/error) / lam_n``, without the largest step and the constant 4.
+
+    Parameters
+    ----------
+    error : float
+        The error wanted, > 0.
+    batch, delay, smallest, distance, loss
+        As for `theorem_1_bound`.
+    largest_step : float
+        `theorem_1_step`; needed where the delay or the loss is 0.
+
+    Notes
+    -----
+    An order at best: it follows from a bound that does not hold (see `theorem_1_bound`).
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range, or nothing limits the step.
+
+    Examples
+    --------
+    >>> round(corollary_1(1e-2, 100, delay=3, smallest=1e-3, distance=1.0, loss=0.5))
+    25956
+    """
+    wanted, m = number(error, "error", above=0.0), integer(batch, "batch")
+    noise = 4 * number(delay, "delay", low=0.0) * number(loss, "loss", low=0.0)
+    eta = min(m * largest_step, math.sqrt(m * wanted / noise) if noise else math.inf)
+    if not 0 < eta < math.inf:
+        raise InvalidInputError("largest_step must be a number > 0 where delay * loss is 0, such as theorem_1_step gives")
+    decades = math.log(2 * number(distance, "distance", above=0.0) / wanted)
+    return max(0.0, 2 * decades / (eta * number(smallest, "smallest", above=0.0)))
+
+
+def corollary_2(error: float, step: float, batch: int, loss: float) -> float:
+    """The largest delay for which the second term of (14) is at most error/2: ``m error / (4 eta^2 loss)``; [2], corollary 2.
+
+    Parameters
+    ----------
+    error : float
+        The error wanted, > 0.
+    step, batch, loss
+        As for `theorem_1_bound`; loss > 0.
+
+    Notes
+    -----
+    An order at best, and no condition of stability: it follows from a bound that does not hold (see `theorem_1_bound`).
+
+    Raises
+    ------
+    InvalidInputError
+        If an argument is out of its range.
+
+    Examples
+    --------
+    >>> round(corollary_2(0.5, step=0.01, batch=10, loss=0.5), 6)
+    250.0
+    """
+    m = integer(batch, "batch")
+    eta = m * number(step, "step", above=0.0)
+    return m * number(error, "error", above=0.0) / (4 * eta**2 * number(loss, "loss", above=0.0))
