@@ -23,6 +23,7 @@ _JOB = np.dtype(
     [
         *((name, np.int64) for name in ("id", "client", "kind", "setup", "version", "number", "worker")),
         *((name, np.float64) for name in ("weight", "submitted", "started", "finish")),
+        ("part", np.int64),
     ]
 )
 
@@ -65,7 +66,7 @@ class InFlight(Plain):
         """From (task, version, number, worker, submitted, started, finish)."""
         kinds: dict[str, int] = {}
         table = [
-            (t.id, t.client, kinds.setdefault(t.kind, len(kinds)), t.setup, version, number, worker, t.weight, *times)
+            (t.id, t.client, kinds.setdefault(t.kind, len(kinds)), t.setup, version, number, worker, t.weight, *times, t.part)
             for t, version, number, worker, *times in rows
         ]
         jobs = np.sort(np.array(table, _JOB), order="number")
@@ -81,6 +82,7 @@ class InFlight(Plain):
     def tasks(self) -> Iterator[tuple[Task, dict[str, Any]]]:
         """Each task, with the other entries of its row."""
         for row in self.jobs.tolist():
-            entry = dict(zip(_JOB.names or (), row, strict=True))
+            entry = dict(zip(self.jobs.dtype.names or (), row, strict=True))
             kind = self.kinds[entry["kind"]]
-            yield Task(entry["id"], entry["client"], kind, entry["setup"], entry["weight"]), entry
+            # runs saved before tasks had parts have no such column
+            yield Task(entry["id"], entry["client"], kind, entry["setup"], entry["weight"], entry.get("part", 0)), entry

@@ -8,21 +8,65 @@ Rules of this file:
   writes to one place at a time one may be lost. Only for methods that bear it;
 - a rule may do many tasks in one compiled call (`sweep`): lock-free workers then use that, and nobody else;
 - ownership "disjoint": client i alone writes block i. A worker changes a copy of its block and puts it in
-  the old one's place: readers see whole blocks, old or new, and nobody waits.
+  the old one's place: readers see whole blocks, old or new, and nobody waits;
+- a rule may divide a run into setups (epochs) of so many tasks: when they are all done, and not before, the next begins,
+  with other blocks if the rule wants that. It is the one rendezvous of such a run.
 """
 
 from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
 from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.plain import Plain
 from tardigrad.core.problem import Problem
-from tardigrad.core.rule import Orders, Rule, State
-from tardigrad.core.streams import Rng
+from tardigrad.core.rule import Orders, Rule, State, scratch_field
+from tardigrad.core.streams import Rng, Stream
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
+
+
+@dataclass(slots=True)
+class SetupTally(Plain):
+    """What one setup (epoch) of a run was like.
+
+    Attributes
+    ----------
+    updates : int
+        Applied in it.
+    staleness : int
+        Of its updates, summed up.
+    staleness_max : int
+        The largest.
+    reading : float
+        What the rule reads off each payload (`InPlaceRule.reading`), summed up.
+    waited : float
+        Seconds that workers waited for the last of them, summed up; only of a lock-free run (others have a trace).
+    """
+
+    updates: int = 0
+    staleness: int = 0
+    staleness_max: int = 0
+    reading: float = 0.0
+    waited: float = 0.0
+
+    def add(self, staleness: int, reading: float) -> None:
+        """One more update."""
+        self.updates += 1
+        self.staleness += staleness
+        self.staleness_max = max(self.staleness_max, staleness)
+        self.reading += reading
+
+    def merge(self, other: SetupTally) -> None:
+        """Those of a worker."""
+        self.updates += other.updates
+        self.staleness += other.staleness
+        self.staleness_max = max(self.staleness_max, other.staleness_max)
+        self.reading += other.reading
+        self.waited += other.waited
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,11 +81,33 @@ class InPlaceState(State):
         Where the blocks begin, and the end; empty where ownership is racy.
     counts : list of int
         Updates by worker, of a lock-free run.
+    order : array (n,) or None
+        Where blocks are no stretches of x: the numbers of its rows in the order in which blocks own them. A row is ``unit``
+        entries of x.
+    unit : int
+        Entries that always have one owner.
+    setup : int
+        The present one; 0 for ever where a rule has none.
+    parts : list of int
+        Tasks issued to each client in this setup.
+    weight : float
+        What the setup's tasks carry.
+    tallies : list of SetupTally
+        One for each setup, the last for the present one.
+    blocks : list of arrays or None
+        Where there is an order: copies of the blocks, which are never changed but replaced.
     """
 
     n_clients: int
     bounds: list[int] = dataclasses.field(default_factory=list)
     counts: list[int] = dataclasses.field(default_factory=list)
+    order: Array | None = None
+    unit: int = 1
+    setup: int = 0
+    parts: list[int] = dataclasses.field(default_factory=list)
+    weight: float = 1.0
+    tallies: list[SetupTally] = dataclasses.field(default_factory=list)
+    blocks: list[Array] | None = scratch_field()
 
 
 R = TypeVar("R", bound="InPlaceRule")
@@ -83,6 +149,17 @@ class InPlaceRule(Rule[InPlaceState]):
         """Where the clients' blocks begin, and the end, for disjoint ownership; by default equal blocks."""
         return [dim * client // n_clients for client in range(n_clients + 1)]
 
+    def tasks_per_setup(self) -> int:
+        """Tasks after which a new setup begins, of a configured rule; 0: never."""
+        return 0
+
+    def begin_setup(self, state: InPlaceState, seed: int) -> None:
+        """Arrange the state for the setup that begins: its order of rows, the weight of its tasks."""
+
+    def reading(self, payload: Payload) -> float:
+        """What is to be summed up over a setup's replies, such as a loss."""
+        return 0.0
+
     def default_concurrency(self, problem: Problem, n_workers: int) -> int:
         if self.concurrency is not None:
             return self.concurrency
@@ -107,6 +184,9 @@ class InPlaceRule(Rule[InPlaceState]):
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[InPlaceState, Orders]:
         bounds = self.bounds(x0.shape[-1], n_clients) if self.ownership == "disjoint" else []
         state = InPlaceState(x=x0, n_clients=n_clients, bounds=bounds)
+        if self.tasks_per_setup():
+            assert isinstance(rng, Stream)
+            return state, self._open_setup(state, rng.seed)
         return state, [state.task(i % n_clients) for i in range(self.concurrency or n_clients)]
 
     def points(self, state: InPlaceState) -> Points:
@@ -114,17 +194,71 @@ class InPlaceRule(Rule[InPlaceState]):
 
     def receive(self, state: InPlaceState, reply: Reply, rng: Rng) -> tuple[InPlaceState, Orders]:
         task = reply.task
-        blocks = blocks_of(state)
-        _write(self, blocks[task.client if state.bounds else 0], reply.payload, task)
+        if state.order is None:
+            _write(self, blocks_of(state)[task.client if state.bounds else 0], reply.payload, task)
+        else:
+            blocks = list(blocks_of(state))
+            write_free(self, blocks, reply.payload, task)
+            put_back(state, blocks, task.client)
+            state.blocks = blocks
         state.version += 1
-        return state, [state.task(task.client)]
+        length = self.tasks_per_setup()
+        if not length:
+            return state, [state.task(task.client)]
+        state.tallies[-1].add(state.version - 1 - reply.version, self.reading(reply.payload))
+        end = (state.setup + 1) * length
+        if state.version == end:
+            state.setup += 1
+            assert isinstance(rng, Stream)
+            return state, self._open_setup(state, rng.seed)
+        return state, [self._next_task(state, task.client)] if state.issued < end else []
+
+    def open_setup(self, state: InPlaceState, seed: int) -> None:
+        """Begin the present setup."""
+        state.parts = [0] * state.n_clients
+        state.blocks = None
+        self.begin_setup(state, seed)
+        state.tallies.append(SetupTally())
+
+    def _open_setup(self, state: InPlaceState, seed: int) -> Orders:
+        self.open_setup(state, seed)
+        first = min(self.concurrency or state.n_clients, self.tasks_per_setup())
+        return [self._next_task(state, i % state.n_clients) for i in range(first)]
+
+    def _next_task(self, state: InPlaceState, client: int) -> Task:
+        part = state.parts[client]
+        state.parts[client] += 1
+        return state.task(client, setup=state.setup, weight=state.weight, part=part)
 
 
 def blocks_of(state: InPlaceState) -> Points:
-    """The iterate, or the clients' blocks of it, as views."""
+    """The iterate, or the clients' blocks of it: as views, or copies of them where there is an order."""
     if not state.bounds:
         return (state.x,)
-    return tuple(state.x[..., low:high] for low, high in zip(state.bounds, state.bounds[1:], strict=False))
+    if state.order is None:
+        return tuple(state.x[..., low:high] for low, high in zip(state.bounds, state.bounds[1:], strict=False))
+    if state.blocks is None:
+        rows = _rows_of(state)
+        state.blocks = [
+            rows[..., _owned(state, client), :].reshape(*state.x.shape[:-1], -1) for client in range(state.n_clients)
+        ]
+    return tuple(state.blocks)
+
+
+def put_back(state: InPlaceState, blocks: Sequence[Array], client: int) -> None:
+    """Copy a client's block to where it belongs in x."""
+    rows, owned = _rows_of(state), _owned(state, client)
+    rows[..., owned, :] = blocks[client].reshape(*rows.shape[:-2], len(owned), state.unit)
+
+
+def _rows_of(state: InPlaceState) -> Array:
+    return state.x.reshape(*state.x.shape[:-1], -1, state.unit)
+
+
+def _owned(state: InPlaceState, client: int) -> Array:
+    """The rows of x that a client owns."""
+    assert state.order is not None
+    return state.order[state.bounds[client] // state.unit : state.bounds[client + 1] // state.unit]
 
 
 def write_free(rule: InPlaceRule, blocks: list[Array], payload: Payload, task: Task) -> None:

@@ -43,11 +43,11 @@ class State(Plain):
     issued: int = 0
     fresh: bool = False
 
-    def task(self, client: int, kind: str = "gradient", setup: int = 0, weight: float = 1.0) -> Task:
+    def task(self, client: int, kind: str = "gradient", setup: int = 0, weight: float = 1.0, part: int = 0) -> Task:
         """Issue the next task."""
         number = self.issued
         self.issued = number + 1
-        return Task(number, client, kind, setup, weight)
+        return Task(number, client, kind, setup, weight, part)
 
 
 def scratch_field() -> Any:

@@ -37,6 +37,8 @@ class Task:
         Which ``prepare`` result to use (an epoch, say).
     weight : float
         A factor that the rule attaches to the reply.
+    part : int
+        Which part of the client's data to look at, in the rule's own numbering (a mini-batch of an epoch, say).
     """
 
     id: int
@@ -44,6 +46,7 @@ class Task:
     kind: str = "gradient"
     setup: int = 0
     weight: float = 1.0
+    part: int = 0
 
 
 @final

@@ -19,7 +19,7 @@ from itertools import count
 from threading import Event
 
 from tardigrad.core.free_loop import LOOK
-from tardigrad.core.in_place import InPlaceRule, InPlaceState, sweep_free, write_free
+from tardigrad.core.in_place import InPlaceRule, InPlaceState, SetupTally, sweep_free, write_free
 from tardigrad.core.loop import MAX_FAILURES
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Array, Task
@@ -44,8 +44,19 @@ class Slice:
         self.ended: list[int | None] = [None] * n_workers
         self.n_workers = n_workers
         self.n_clients = state.n_clients
+        self.setup, self.weight, self.parts = state.setup, state.weight, state.parts
+        #: updates of each worker in this slice, from which staleness is told, and what else a setup tallies
+        self.written = [0] * n_workers
+        self.tallies = [SetupTally() for _ in range(n_workers)]
         self.halt = False
         self.error = ""
+
+    def tally(self, total: SetupTally) -> None:
+        """Add what workers have tallied, once all have ended: each noted when."""
+        last = max(tally.waited for tally in self.tallies)
+        for tally in self.tallies:
+            tally.waited = last - tally.waited
+            total.merge(tally)
 
 
 class FreeWorker:
@@ -72,6 +83,7 @@ class FreeWorker:
         #: tasks drawn at a time, where the rule can do several in one go; one where each has a duration of its own
         length = half.rule.sweep_length(half.problem)
         self.length = length if timing is None else min(length, 1)
+        self.tallied = half.rule.tasks_per_setup() > 0
         self.answer = half.open()
         self.timing = timing
         self.closing = closing
@@ -87,7 +99,10 @@ class FreeWorker:
             if number >= part.until:
                 break
             client = mine[(before + n_done) // size % len(mine)]
-            if self.length:
+            if self.tallied:
+                n_now = self._do(part, Task(number, client, "gradient", part.setup, part.weight, part.parts[client]), zero)
+                part.parts[client] += n_now
+            elif self.length:
                 tasks = range(number, int(min(number + size, part.until)))
                 n_now = self._sweep(part, client, tasks, zero)
             else:
@@ -117,7 +132,7 @@ class FreeWorker:
 
     def _do(self, part: Slice, task: Task, zero: float) -> int:
         """One task; 0 where it could not be done."""
-        began = time.monotonic()
+        began, read = time.monotonic(), sum(part.written)
         for failures in range(1, MAX_FAILURES + 1):
             try:
                 payload = self.answer(task, tuple(part.blocks))
@@ -130,6 +145,9 @@ class FreeWorker:
                 duration = self._duration(task.id, task.client, began - zero)
                 self.closing.wait(max(0.0, began + duration - time.monotonic()))
             write_free(self.rule, part.blocks, payload, task)
+            if self.tallied:
+                part.tallies[self.number].add(sum(part.written) - read, self.rule.reading(payload))
+                part.written[self.number] += 1
         except BaseException:  # not tried again: half of it may be written
             return self._give_up(part, task.id, task.client, "could not be written")
         return 1

@@ -23,8 +23,8 @@ from collections.abc import Hashable
 from typing import Any
 
 #: id, client, kind, setup, layout and place of the points (below -1: in the live buffer), whether the worker stands in,
-#: weight, start of the run
-TASK = struct.Struct("<qqqqqqqddq")
+#: weight, part, start of the run
+TASK = struct.Struct("<qqqqqqqdqdq")
 #: what, id of the task, whether it is finite, layout and place of the payload, times of start and end
 REPLY = struct.Struct("<qqqqqddq")
 

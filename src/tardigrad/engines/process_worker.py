@@ -75,10 +75,10 @@ def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory:
     news_of.register(line, select.POLLIN)
     while True:
         stay_awake(news_of)
-        (number, client, kind, setup, layout, place, stands_in, weight, zero), news = receive(line, TASK)
+        (number, client, kind, setup, layout, place, stands_in, weight, part, zero), news = receive(line, TASK)
         if news:
             heard += news
-        task = Task(number, client, heard[kind], setup, weight)
+        task = Task(number, client, heard[kind], setup, weight, part)
         try:
             views, offset = (points, place) if place >= 0 else (live, -1 - place)
             payload, finite, started, finished = do(task, views.at(offset, heard[layout]), zero, bool(stands_in))

@@ -186,7 +186,8 @@ class Processes(RealEngine):
         worker, points, task = self._pool[number], job.kept.place, job.task
         words = worker.words
         kind, layout = words.number(task.kind), words.number(points.layout)
-        fields = (task.id, task.client, kind, task.setup, layout, points.place, job.stand_in, task.weight, self._zero)
+        who = (task.id, task.client, kind, task.setup)
+        fields = (*who, layout, points.place, job.stand_in, task.weight, task.part, self._zero)
         with contextlib.suppress(OSError):  # it is dead: its line has ended, which `_listen` will see
             send(worker.line, TASK, fields, words.news)
         if words.news:

@@ -215,7 +215,7 @@ class RayCluster(RealEngine):
 
     def _give(self, worker: int, job: Job) -> None:
         actor, points, task = self._actors[worker], job.kept.place, job.task
-        fields = task.id, task.client, task.kind, task.setup, task.weight
+        fields = task.id, task.client, task.kind, task.setup, task.weight, task.part
         message = parcel((fields, self._zero + actor.ahead, job.stand_in), points.layout, points.content)
         ref = actor.work.remote(message) if points.ref is None else actor.work.remote(message, points.ref)
         self._expect(actor, task.id, ref)

@@ -113,7 +113,9 @@ class Threads(RealEngine):
             while (job := inbox.get()) is not None:
                 if isinstance(job, Slice):
                     assert free is not None
-                    job.ended[number] = free.run(job, self._zero)
+                    done = free.run(job, self._zero)
+                    job.tallies[number].waited = time.monotonic()
+                    job.ended[number] = done
                     news.put((number,))
                     continue
                 task, points, stands_in = job
@@ -141,6 +143,8 @@ class Threads(RealEngine):
             done = [number or 0 for number in job.ended]
             state.version += sum(done)
             state.counts = [before + now for before, now in zip_longest(job.done, done, fillvalue=0)]
+            if state.tallies:
+                job.tally(state.tallies[-1])
         if job.error:
             raise WorkerError(job.error)
 

@@ -44,7 +44,7 @@ class KernelRows:
     """
 
     def __init__(self, X: Any, dtype: Any) -> None:
-        self.X = _as_matrix(X, "X")
+        self.X = as_matrix(X, "X")
         self.dtype = np.dtype(dtype)
         self.n_rows, self.n_features = (int(size) for size in self.X.shape)
         self.sparse = sp.issparse(self.X) and (self.n_features > _WIDE or self.X.nnz < _FULL * self.n_rows * self.n_features)
@@ -66,7 +66,7 @@ class KernelRows:
 
     def points(self, Z: Any, name: str = "Z") -> Any:
         """Points from elsewhere, checked, in the form of these rows."""
-        Z = _as_matrix(Z, name)
+        Z = as_matrix(Z, name)
         if Z.shape[1] != self.n_features:
             raise InvalidInputError(f"{name} has {Z.shape[1]} features, X has {self.n_features}: they must have the same")
         return self.form(Z)
@@ -99,7 +99,8 @@ def squared_norms(rows: Any) -> Array:
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
-def _as_matrix(X: Any, name: str) -> Any:
+def as_matrix(X: Any, name: str) -> Any:
+    """Rows of any real type as an array, a memory map or CSR; an InvalidInputError for anything else."""
     try:
         matrix = X if isinstance(X, np.memmap) else sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
     except ValueError:
