@@ -27,6 +27,13 @@ def make_sparse_system():
     return td.LinearSystem(sp.csr_array(A), A @ rng.normal(size=5), n_clients=4)
 
 
+def make_machine(n_clients=4):
+    """Points and two targets for a kernel machine."""
+    rng = np.random.default_rng(6)
+    X = rng.normal(size=(24, 3))
+    return td.KernelInterpolation(X, X[:, :2], td.Laplacian(2.0), n_clients, dtype="float64")
+
+
 RULES = {
     "SyncSGD": lambda: td.SyncSGD(0.1),
     "SyncSGD, sample, momentum": lambda: td.SyncSGD(0.1, sample=3, momentum=0.5),
@@ -113,12 +120,23 @@ ROW_RULES = {
     "RowAction, sweep": (lambda: td.RowAction([0.1, 0.3]), make_system),
 }
 
+#: rules for kernel machines alone
+KERNEL_RULES = {
+    "EigenPro": (td.EigenPro, lambda: make_machine(1)),
+    "SyncEigenPro": (lambda: td.SyncEigenPro(batch_size=2), make_machine),
+    "SyncEigenPro, refresh, sweep": (lambda: td.SyncEigenPro(batch_size=2, refresh=True, step_factor=[0.5, 1.0]), make_machine),
+    "AsyncEigenPro": (lambda: td.AsyncEigenPro(batch_size=2), make_machine),
+    "AsyncEigenPro, short epochs": (td.AsyncEigenPro, make_machine),
+    "AsyncEigenPro, sweep": (lambda: td.AsyncEigenPro(batch_size=2, n_damped=2, step_factor=[0.5, 1.0]), make_machine),
+}
+OWN_PROBLEM = {**ROW_RULES, **KERNEL_RULES}
+
 #: the names of all rules, and of what they are run on
-ALL_RULES = [*RULES, *ROW_RULES]
-CASES = [*((rule, problem) for rule in RULES for problem in PROBLEMS), *((rule, "its own") for rule in ROW_RULES)]
+ALL_RULES = [*RULES, *(name for name in OWN_PROBLEM if name != "EigenPro")]  # that one is for one client, engines have four
+CASES = [*((rule, problem) for rule in RULES for problem in PROBLEMS), *((rule, "its own") for rule in OWN_PROBLEM)]
 
 
 def rule_and_problem(rule, problem="noisy"):
     """The two by their names."""
-    make_rule, make_problem = ROW_RULES[rule] if rule in ROW_RULES else (RULES[rule], PROBLEMS[problem])
+    make_rule, make_problem = OWN_PROBLEM[rule] if rule in OWN_PROBLEM else (RULES[rule], PROBLEMS[problem])
     return make_rule(), make_problem()
