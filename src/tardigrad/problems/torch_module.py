@@ -23,13 +23,13 @@ from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.task import Array
 
 
-def import_torch() -> Any:
-    """PyTorch, or an error that says how to get it."""
+def import_torch(what: str = "TorchModel") -> Any:
+    """PyTorch, or an error that says how to get it, and what needs it."""
     try:
         return importlib.import_module("torch")
     except ImportError as error:
         raise InvalidInputError(
-            f'TorchModel needs PyTorch, which cannot be imported ({error}): pip install "tardigrad[torch]"'
+            f'{what} needs PyTorch, which cannot be imported ({error}): pip install "tardigrad[torch]"'
         ) from error
 
 
