@@ -5,4 +5,5 @@ import os
 
 collect_ignore = []
 if not os.environ.get("CI") and importlib.util.find_spec("torch") is None:
-    collect_ignore.append("torch_model.py")
+    collect_ignore += ["torch_model.py", "torch_device.py", "torch_coefficients.py"]
+    collect_ignore += ["torch_kernel_blocks.py", "torch_kernel_functions.py"]
