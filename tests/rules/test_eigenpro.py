@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
+from needs import needs_torch
 from same_runs import assert_same_runs
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
@@ -285,3 +286,29 @@ def test_a_configured_rule_is_for_machines_of_its_size():
 def test_staleness_cannot_be_prescribed():
     with pytest.raises(td.InvalidInputError, match="blocks of another partition"):
         td.run(td.AsyncEigenPro(), make_machine(n_clients=2), td.Prescribed(2), stop=td.MaxUpdates(5))
+
+
+@pytest.mark.parametrize("device", ["cpu", ("cpu", "cpu")], ids=["a device", "a device each"])
+@pytest.mark.parametrize("engine", [td.Threads, td.Processes])
+@needs_torch
+def test_pytorch_computes_what_numpy_does(engine, device):
+    rule = td.AsyncEigenPro(batch_size=5, n_subsample=12, n_damped=3)
+    ours = make_machine(n_clients=2, device=device)
+    result = td.run(rule, ours, engine(2), stop=td.MaxUpdates(40), seed=4)
+    assert td.replay(result).identical
+    by_numpy = td.run(rule, make_machine(n_clients=2), td.Replay(result.trace), stop=None, seed=4)
+    np.testing.assert_allclose(result.x, by_numpy.x, rtol=0, atol=1e-11)
+
+
+@needs_torch
+def test_lock_free_workers_share_what_they_sent_to_a_device():
+    problem = make_machine(n_clients=2, device="cpu")
+    result = td.run(td.AsyncEigenPro(batch_size=5), problem, td.Threads(2, lock_free=True), stop=td.MaxUpdates(300))
+    assert problem.measures(result.x)["residual"] < 0.05
+    assert problem._gathered["cpu"].uploads <= 300 + 2 * 26, "each block is sent once"
+
+
+def test_replicas_with_noise_of_their_own_draw_the_same_batches():
+    result = virtual(td.AsyncEigenPro(batch_size=5), make_machine(n_clients=2), 20, replicas=2)
+    assert result.x.shape == (2, 120)
+    assert same_bits(result.x[0], result.x[1])

@@ -240,7 +240,7 @@ def blocks_of(state: InPlaceState) -> Points:
     if state.blocks is None:
         rows = _rows_of(state)
         state.blocks = [
-            rows[..., _owned(state, client), :].reshape(*state.x.shape[:-1], -1) for client in range(state.n_clients)
+            rows[..., _owned(state, client), :].reshape(*state.x.shape[:-1], -1).copy() for client in range(state.n_clients)
         ]
     return tuple(state.blocks)
 

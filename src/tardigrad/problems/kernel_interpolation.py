@@ -107,11 +107,12 @@ class KernelInterpolation(Problem):
         self.batch = optional_integer(batch, "batch")
         integer(self.batch or 1, "batch", high=self.n_rows)
         self.device = device if device is None or isinstance(device, str) else tuple(device)
-        self._made: dict[str, Any] = {}
+        self._made: dict[str | None, Any] = {}
+        self._gathered: dict[str, Any] = {}
         self.blocks()  # what is wrong with X shows here
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), "_made": {}}
+        state = {**vars(self), "_made": {}, "_gathered": {}}
         if isinstance(self.X, np.memmap):
             state["X"] = MatrixFile.of(self.X)
         return state
@@ -141,20 +142,22 @@ class KernelInterpolation(Problem):
 
     def blocks(self, client: int = 0) -> KernelBlocks | TorchKernelBlocks:
         """What makes products with the kernel matrix for a client; made at the first use."""
-        if self.device is None:
-            name = ""
-        else:
-            name = self.device if isinstance(self.device, str) else self.device[client % len(self.device)]
+        name = self.device_of(client)
         found: Any = self._made.get(name)
         if found is None:
-            if name:
+            if name is None:
+                found = KernelBlocks(self.X, self.kernel, self.dtype)
+            else:
                 from tardigrad.problems.torch_kernel_blocks import TorchKernelBlocks
 
-                found = TorchKernelBlocks(self.X, self.kernel, self.dtype, device=name)
-            else:
-                found = KernelBlocks(self.X, self.kernel, self.dtype)
+                workers = sum(self.device_of(other) == name for other in range(self.n_clients))
+                found = TorchKernelBlocks(self.X, self.kernel, self.dtype, device=name, n_workers=workers)
             found = self._made.setdefault(name, found)
         return found
+
+    def device_of(self, client: int) -> str | None:
+        """PyTorch's name of the device that computes for a client; None for NumPy."""
+        return self.device if self.device is None or isinstance(self.device, str) else self.device[client % len(self.device)]
 
     def sample(self, client: int, rng: Rng) -> Any:
         return None if self.batch is None else rng.choice(self.n_rows, self.batch, replace=False, shuffle=False)
@@ -194,6 +197,21 @@ class KernelInterpolation(Problem):
         size = float(np.square(self.y, dtype=np.float64).sum())
         table = {"loss": total / self.dim, "residual": np.sqrt(total / size) if size else np.sqrt(total)}
         return {name: np.asarray(table[name]) for name in wanted}
+
+    def gathered(self, blocks: Sequence[Array], order: Array, client: int) -> Any:
+        """The same from blocks of iterates, one after another the rows of `order`; on the client's device where it has one."""
+        name = self.device_of(client)
+        if name is None or blocks[0].ndim > 1:
+            rows = np.concatenate(blocks, axis=-1).reshape(*blocks[0].shape[:-1], self.n_rows, self.n_outputs)
+            found = np.empty_like(rows)
+            found[..., order, :] = rows
+            return side_by_side(found)
+        kept: Any = self._gathered.get(name)
+        if kept is None:
+            from tardigrad.problems.torch_coefficients import DeviceCoefficients
+
+            kept = self._gathered.setdefault(name, DeviceCoefficients(self.n_outputs, self.dtype, name))
+        return kept.read(blocks, order)
 
     def coefficients(self, x: Array) -> Array:
         """Iterates (..., dim) as columns side by side: (n_rows, replicas * n_outputs)."""

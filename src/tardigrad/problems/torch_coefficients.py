@@ -5,7 +5,8 @@ one read to the next most blocks are the same objects: only new ones are sent.
 
 Rules of this file:
 
-- a block is known by its identity, and held as long as it is known, so that no other array can be taken for it;
+- a block is known by its identity, and held as long as it is known, so that no other array can be taken for it. One that is a
+  view of other memory, as points of worker processes are, may have new content at any time, and is sent each time;
 - what was sent is never written to: a reader gets a tensor of its own, made of whole blocks;
 - blocks are forgotten when they have not been read for longest.
 """
@@ -52,8 +53,8 @@ class DeviceCoefficients:
 
     Notes
     -----
-    An array must not be changed once it was read here: put another in its place. A thread may use a tensor that it read
-    itself; no other thread may while it is being made.
+    An array that owns its memory must not be changed once it was read here: put another in its place. A thread may use a
+    tensor that it read itself; no other thread may while it is being made.
 
     Examples
     --------
@@ -103,6 +104,9 @@ class DeviceCoefficients:
         found = []
         with self._lock:
             for block in blocks:
+                if block.base is not None:
+                    found.append(self._upload(block))
+                    continue
                 known = self._sent.get(id(block))
                 if known is None:
                     known = block, self._upload(block)

@@ -158,17 +158,10 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
         m, order = int(self.batch_size), epoch_order(seed_of(rng), task.setup, self.n_rows)
         low, high = self._own(task.client, problem.n_clients)
         places = np.arange(task.part * m, task.part * m + m) % (high - low)
-        alpha = np.empty((*points[0].shape[:-1], self.n_rows, self.n_outputs), points[0].dtype)
-        alpha[..., order, :] = np.concatenate(points, axis=-1).reshape(alpha.shape)
+        coefficients = problem.gathered(points, order, task.client)
         gamma = eigenpro.step(cache.made.beta, cache.made.tail, m, task.weight)
-        batch, correction, loss = self._update(
-            problem,
-            task.client,
-            order[low + places],
-            alpha.reshape(*points[0].shape[:-1], -1),
-            cache,
-            np.multiply(gamma, self.step_factor),
-        )
+        step, rows = np.multiply(gamma, self.step_factor), order[low + places]
+        batch, correction, loss = self._update(problem, task.client, rows, coefficients, points[0].shape[:-1], cache, step)
         return places, batch, cache.places, correction, loss
 
     def write(self, x: Array, payload: Any, task: Task) -> None:

@@ -128,16 +128,23 @@ class KernelRule:
         return Prepared(sub, places, _preconditioner(problem, client, sub, int(self.n_damped)))
 
     def _update(
-        self, problem: KernelInterpolation, client: int, rows: Array, alpha: Array, kept: Prepared, step: Any
+        self,
+        problem: KernelInterpolation,
+        client: int,
+        rows: Array,
+        coefficients: Any,
+        leading: tuple[int, ...],
+        kept: Prepared,
+        step: Any,
     ) -> tuple[Array, Array, Array]:
-        """The update's two parts, (..., m, c) and (..., s, c), for iterates (..., n c) in order of rows; the loss, (...)."""
+        """The two parts of an update, (..., m, c) and (..., s, c), and the loss, (...), from coefficients side by side."""
         blocks = problem.blocks(client)
-        product, entries = blocks.product(blocks.rows(rows), problem.coefficients(alpha), columns=kept.sub, own=rows)
-        leading, c = alpha.shape[:-1], problem.n_outputs
+        product, entries = blocks.product(blocks.rows(rows), coefficients, columns=kept.sub, own=rows)
+        c = problem.n_outputs
         assert entries is not None
         residual = apart(product, leading, c) - problem.targets[rows]
         correction = apart(kept.made.correction(entries, side_by_side(residual)), leading, c)
-        gamma = np.asarray(step, alpha.dtype)[..., None, None]
+        gamma = np.asarray(step, product.dtype)[..., None, None]
         loss = np.square(residual, dtype=np.float64).mean(axis=(-1, -2))
         return -gamma * residual, gamma * correction, np.asarray(loss)
 
@@ -289,9 +296,8 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
         places = np.arange(first, first + m) % self.n_rows
         rows = epoch_order(seed_of(rng), int(task.weight), self.n_rows)[places]
         gamma = eigenpro.one_worker_step(cache.made.beta, cache.made.top, m * workers)
-        batch, correction, loss = self._update(
-            problem, task.client, rows, points[0], cache, np.multiply(gamma, self.step_factor)
-        )
+        step, x = np.multiply(gamma, self.step_factor), points[0]
+        batch, correction, loss = self._update(problem, task.client, rows, problem.coefficients(x), x.shape[:-1], cache, step)
         return rows, batch, cache.places, correction, loss
 
     def receive(self, state: RoundState, reply: Reply, rng: Rng) -> tuple[RoundState, Orders]:
