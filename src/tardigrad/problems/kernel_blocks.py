@@ -9,21 +9,22 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
-from tardigrad.core.validate import integer
+from tardigrad.core.validate import optional_integer
 from tardigrad.problems.kernel_functions import KernelFunction
-from tardigrad.problems.kernel_rows import KernelRows, squared_norms
+from tardigrad.problems.kernel_loops import gather_loop, tile_loop
+from tardigrad.problems.kernel_rows import rows_of, squared_norms
 
-#: columns of a tile
-TILE = 2048
-#: rows of a tile at most
-ROWS = 512
+#: rows of a tile at most; entries of one (a megabyte, half of a core's cache), and the fewest and most columns
+_ROWS, _ENTRIES, _COLUMNS = 512, 2**18, (512, 8192)
+#: numbers of X that are converted together
+_CONVERTED = 2**20
 
 
 class KernelBlocks:
@@ -37,8 +38,8 @@ class KernelBlocks:
         The kernel; a bandwidth "auto" is fitted to X.
     dtype : {float32, float64}
         Precision of the values.
-    tile : int
-        Rows of X that are looked at together.
+    tile : int, optional
+        Rows of X that are looked at together; else as many as fit a core's cache.
 
     Attributes
     ----------
@@ -61,17 +62,22 @@ class KernelBlocks:
     ([[1.7358]], [[0.3679]])
     """
 
-    def __init__(self, X: Any, kernel: KernelFunction, dtype: Any = np.float32, tile: int = TILE) -> None:
+    def __init__(self, X: Any, kernel: KernelFunction, dtype: Any = np.float32, tile: int | None = None) -> None:
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise InvalidInputError(f"dtype must be float32 or float64, not {self.dtype}")
         if not isinstance(kernel, KernelFunction):
             raise InvalidInputError(f"kernel must be a kernel such as Laplacian(10.0), not {kernel!r}")
-        self.source = KernelRows(X, self.dtype)
+        self.kernel = kernel.fitted(X)
+        self.source = rows_of(X, self.dtype, shifted=kernel.of == "squared distances")
         self.n_rows, self.n_features = self.source.n_rows, self.source.n_features
         self.norms = self.source.squared_norms()
-        self.kernel = kernel.fitted(X)
-        self.tile = integer(tile, "tile")
+        self.tile = optional_integer(tile, "tile")
+        fused = self.kernel.fused if self.dtype == np.float32 else None
+        kind, self.scale, self.power = fused or (None, 1.0, 1.0)
+        self._is_fused = kind is not None
+        self._loop = tile_loop(kind, self.dtype)
+        self._gather = gather_loop(self.dtype)
 
     def rows(self, index: Any) -> Any:
         """Rows of X in this precision, in the form that `product` takes fastest: dense, or CSR where X is sparse and wide."""
@@ -101,26 +107,18 @@ class KernelBlocks:
         InvalidInputError
             For shapes that do not fit.
         """
-        Z = self.source.points(Z)
-        norms = squared_norms(Z).astype(self.dtype)
         coefficients = self._coefficients(coefficients)
         columns = None if columns is None else self._positions(columns, "columns")
+        own = None if own is None else self._positions(own, "own")
+        Z = self.source.points(Z)
         P = np.zeros((Z.shape[0], coefficients.shape[1]), self.dtype)
         C = None if columns is None else np.empty((Z.shape[0], len(columns)), self.dtype)
-        if own is not None:
-            own = self._positions(own, "own")
-        for low in range(0, self.n_rows, self.tile):
-            high = min(low + self.tile, self.n_rows)
-            X = self.source.tile(low, high)
-            inside = slice(0, 0) if columns is None else slice(*np.searchsorted(columns, (low, high)))
-            for first in range(0, Z.shape[0], ROWS):
-                some = slice(first, first + ROWS)
-                values = self._values(Z[some], norms[some], X, self.norms[low:high])
-                if own is not None:
-                    self._set_own(values, own[some] - low)
-                P[some] += values @ coefficients[low:high]
-                if C is not None:
-                    C[some, inside] = values[:, columns[inside] - low]
+        for low, first, values in self._tiles(Z, own):
+            high = low + values.shape[1]
+            P[first : first + len(values)] += values @ coefficients[low:high]
+            if columns is not None:
+                begin, end = np.searchsorted(columns, (low, high))
+                self._gather(values, columns[begin:end], low, C, first, begin)
         return P, C
 
     def block(self, Z: Any, W: Any = None, dtype: Any = None) -> Array:
@@ -143,27 +141,44 @@ class KernelBlocks:
             other = KernelBlocks(self.source.X if W is None else W, self.kernel, dtype or self.dtype, self.tile)
             return other.block(Z)
         Z = self.source.points(Z)
-        norms = squared_norms(Z).astype(self.dtype)
-        values = np.empty((Z.shape[0], self.n_rows), self.dtype)
-        for low in range(0, self.n_rows, self.tile):
-            high = min(low + self.tile, self.n_rows)
-            X = self.source.tile(low, high)
-            for first in range(0, Z.shape[0], ROWS):
-                some = slice(first, first + ROWS)
-                values[some, low:high] = self._values(Z[some], norms[some], X, self.norms[low:high])
-        return values
+        found = np.empty((Z.shape[0], self.n_rows), self.dtype)
+        for low, first, values in self._tiles(Z, None):
+            found[first : first + len(values), low : low + values.shape[1]] = values
+        return found
 
-    def _values(self, Z: Any, norms: Array, X: Any, others: Array) -> Array:
-        """Kernel values of points with a tile."""
-        products = Z @ X.T
-        values: Array = products.toarray() if sp.issparse(products) else products
+    def _tiles(self, Z: Any, own: Array | None) -> Iterator[tuple[int, int, Array]]:
+        """``(low, first, values)``: kernel values of some points from `first` on with rows of X from `low` on."""
+        m, width = Z.shape[0], self._width(Z.shape[0])
+        norms = squared_norms(Z).astype(self.dtype)
+        buffer, room = np.empty(min(m, _ROWS) * width, self.dtype), self.source.room(width)
+        for low in range(0, self.n_rows, width):
+            high = min(low + width, self.n_rows)
+            X = self.source.tile(low, high, room)
+            for first in range(0, m, _ROWS):
+                some = slice(first, min(first + _ROWS, m))
+                shape = some.stop - first, high - low
+                values = buffer[: shape[0] * shape[1]].reshape(shape)
+                self.source.products(Z[some], X, values)
+                self._evaluate(values, norms[some], self.norms[low:high], Z[some], X)
+                if own is not None:
+                    self._set_own(values, own[some] - low)
+                yield low, first, values
+
+    def _width(self, m: int) -> int:
+        """Columns of a tile: a function of shapes, so that bits do not depend on the machine's memory."""
+        if self.tile is not None:
+            return min(self.tile, self.n_rows)
+        width = min(max(_ENTRIES // min(m, _ROWS), _COLUMNS[0]), _COLUMNS[1])
+        return min(width, max(_CONVERTED // self.n_features, 64), self.n_rows)
+
+    def _evaluate(self, values: Array, norms: Array, others: Array, Z: Any, X: Any) -> None:
+        """Products to kernel values, in place."""
         if self.kernel.of == "squared distances":
-            values *= -2
-            values += norms[:, None]
-            values += others
-            np.maximum(values, 0, out=values)
-        self.kernel.apply(values)
-        return values
+            if not isinstance(Z, np.ndarray):
+                Z = X = np.empty((len(norms), 0), self.dtype)
+            self._loop(values, norms, others, Z, X, self.scale, self.power)
+        if not self._is_fused:
+            self.kernel.apply(values)
 
     def _set_own(self, values: Array, own: Array) -> None:
         diagonal = self.kernel.diagonal
@@ -172,7 +187,7 @@ class KernelBlocks:
             values[rows, own[rows]] = diagonal
 
     def _coefficients(self, coefficients: Array) -> Array:
-        given = np.asarray(coefficients, self.dtype)
+        given = np.ascontiguousarray(coefficients, self.dtype)
         if given.ndim != 2 or len(given) != self.n_rows:
             raise InvalidInputError(f"coefficients must have shape ({self.n_rows}, c), not {given.shape}")
         return given

@@ -44,6 +44,11 @@ class KernelFunction(Plain):
         """Replace squared distances (or inner products) by kernel values, in place and in their precision."""
 
     @property
+    def fused(self) -> tuple[str, float, float] | None:
+        """Which compiled loop computes it in float32, and its two numbers (see `kernel_loops.formula`); None for none."""
+        return None
+
+    @property
     def diagonal(self) -> float | None:
         """k(x, x), where it is the same for every x; else None."""
         return 1.0
@@ -101,6 +106,20 @@ def _bandwidth(value: Any) -> float | Literal["auto"]:
     return number(value, "bandwidth", above=0, what="'auto' or a finite number")
 
 
+def _number(bandwidth: float | str) -> float:
+    if isinstance(bandwidth, str):
+        raise InvalidInputError("a kernel with bandwidth 'auto' has no values yet: call kernel.fitted(X) first")
+    return bandwidth
+
+
+def _scale(factor: float, bandwidth: float | str, dtype: Any = np.float32, power: int = 1) -> float:
+    """``factor / bandwidth^power``, finite in a precision: 0 times infinity would be no number."""
+    largest = float(np.finfo(dtype).max)
+    for _ in range(power):
+        factor = factor / _number(bandwidth)
+    return min(factor, largest)
+
+
 @dataclass(frozen=True)
 class Laplacian(KernelFunction):
     """``exp(-r / bandwidth)``, of the Euclidean distance r.
@@ -126,9 +145,13 @@ class Laplacian(KernelFunction):
     def __post_init__(self) -> None:
         object.__setattr__(self, "bandwidth", _bandwidth(self.bandwidth))
 
+    @property
+    def fused(self) -> tuple[str, float, float]:
+        return "exp(-r)", _scale(1, self.bandwidth), 1.0
+
     def apply(self, values: Array) -> None:
         np.sqrt(values, out=values)
-        values *= -1 / float(self.bandwidth)
+        values *= -_scale(1, self.bandwidth, values.dtype)
         np.exp(values, out=values)
 
 
@@ -157,8 +180,12 @@ class Gaussian(KernelFunction):
     def __post_init__(self) -> None:
         object.__setattr__(self, "bandwidth", _bandwidth(self.bandwidth))
 
+    @property
+    def fused(self) -> tuple[str, float, float]:
+        return "exp(-r^2)", _scale(0.5, self.bandwidth, power=2), 1.0
+
     def apply(self, values: Array) -> None:
-        values *= -0.5 / float(self.bandwidth) / float(self.bandwidth)
+        values *= -_scale(0.5, self.bandwidth, values.dtype, power=2)
         np.exp(values, out=values)
 
 
@@ -196,18 +223,21 @@ class Matern(KernelFunction):
             raise InvalidInputError(f"nu must be 0.5, 1.5 or 2.5, not {self.nu!r}")
         object.__setattr__(self, "nu", float(self.nu))
 
+    @property
+    def fused(self) -> tuple[str, float, float]:
+        kind = {0.5: "exp(-r)", 1.5: "matern 3/2", 2.5: "matern 5/2"}[self.nu]
+        return kind, _scale(math.sqrt(2 * self.nu), self.bandwidth), 1.0
+
     def apply(self, values: Array) -> None:
-        if self.nu == 0.5:
-            Laplacian(self.bandwidth).apply(values)
-            return
         np.sqrt(values, out=values)
-        values *= math.sqrt(2 * self.nu) / float(self.bandwidth)
-        factor = 1 + values
+        values *= _scale(math.sqrt(2 * self.nu), self.bandwidth, values.dtype)
+        factor = None if self.nu == 0.5 else 1 + values
         if self.nu == 2.5:
             factor += values * values / 3
         np.negative(values, out=values)
         np.exp(values, out=values)
-        np.multiply(values, factor, out=values, where=values != 0)
+        if factor is not None:
+            np.multiply(values, factor, out=values, where=values != 0)
 
 
 @dataclass(frozen=True)
@@ -239,9 +269,21 @@ class Dispersal(KernelFunction):
         object.__setattr__(self, "bandwidth", _bandwidth(self.bandwidth))
         object.__setattr__(self, "gamma", number(self.gamma, "gamma", above=0, high=2))
 
+    @property
+    def fused(self) -> tuple[str, float, float]:
+        if self.gamma == 1:
+            return "exp(-r)", _scale(1, self.bandwidth), 1.0
+        if self.gamma == 2:
+            return "exp(-r^2)", _scale(1, self.bandwidth, power=2), 1.0
+        return "exp(-r^gamma)", -2 * math.log2(_number(self.bandwidth)), self.gamma / 2
+
     def apply(self, values: Array) -> None:
-        values *= float(self.bandwidth) ** -2
-        np.power(values, self.gamma / 2, out=values)
+        if self.gamma == 1:
+            Laplacian(self.bandwidth).apply(values)
+            return
+        np.sqrt(values, out=values)
+        values *= _scale(1, self.bandwidth, values.dtype)
+        np.power(values, self.gamma, out=values)
         np.negative(values, out=values)
         np.exp(values, out=values)
 
@@ -367,9 +409,9 @@ def median_distance(X: Any, seed: int = 0) -> float:
     InvalidInputError
         If all rows looked at are the same, or one is not finite.
     """
-    from tardigrad.problems.kernel_rows import KernelRows
+    from tardigrad.problems.kernel_rows import rows_of
 
-    rows = KernelRows(X, np.float64)
+    rows = rows_of(X, np.float64)
     chosen = np.arange(rows.n_rows)
     if rows.n_rows > _ROWS:
         chosen = np.sort(np.random.default_rng(check_seed(seed)).choice(rows.n_rows, _ROWS, replace=False))

@@ -3,11 +3,15 @@
 Rules of this file:
 
 - rows are converted to the precision asked for where they are used, never all at once;
+- rows far from the origin, seen from the distances between them, are shifted to it: else their distances would be differences
+  of large numbers;
 - sparse rows are made dense tile by tile, unless they are so wide or so empty that products of sparse rows cost less.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -15,74 +19,105 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
+from tardigrad.problems.kernel_loops import arrays
 
 #: sparse rows stay so where they have more columns, or a smaller share of entries
 _WIDE, _FULL = 16384, 0.005
-#: rows that are looked at together where norms are computed
-_PART = 1024
+#: rows that are looked at together where norms are computed, and for the centre
+_PART, _SAMPLE = 512, 1024
+#: rows are shifted where that makes their squared norms so many times smaller
+_FAR = 4.0
 
 
-class KernelRows:
-    """Rows of a matrix in one precision.
+def rows_of(X: Any, dtype: Any, shifted: bool = True) -> KernelRows:
+    """The rows of a matrix for a kernel.
 
     Parameters
     ----------
     X : array, memory map or sparse matrix (n_rows, n_features)
-        The rows, of any real type; a sparse matrix is used as CSR.
+        The rows, of any real type.
     dtype : dtype
-        Precision of what is handed out.
-
-    Attributes
-    ----------
-    sparse : bool
-        Whether rows are handed out as CSR.
+        Precision in which they are used.
+    shifted : bool
+        Whether their place does not matter, only their distances.
 
     Raises
     ------
     InvalidInputError
         For a wrong shape or type.
     """
+    X = as_points(X, "X")
+    if not sp.issparse(X):
+        return KernelRows(X, dtype, shifted)
+    wide = X.shape[1] > _WIDE or X.nnz < _FULL * X.shape[0] * X.shape[1]
+    return (WideRows if wide else SparseRows)(X, dtype, shifted)
 
-    def __init__(self, X: Any, dtype: Any) -> None:
-        self.X = as_matrix(X, "X")
+
+class KernelRows:
+    """Rows of an array, in memory or in a file.
+
+    Attributes
+    ----------
+    centre : array (n_features,) or None
+        What is subtracted from all rows.
+    """
+
+    def __init__(self, X: Any, dtype: Any, shifted: bool) -> None:
+        self.X = X
         self.dtype = np.dtype(dtype)
-        self.n_rows, self.n_features = (int(size) for size in self.X.shape)
-        self.sparse = sp.issparse(self.X) and (self.n_features > _WIDE or self.X.nnz < _FULL * self.n_rows * self.n_features)
+        self.n_rows, self.n_features = (int(size) for size in X.shape)
+        self.centre = self._centre() if shifted else None
+        whole = self.X.flags
+        self._as_it_is = X.dtype == self.dtype and self.centre is None and whole.c_contiguous and whole.aligned
 
     def take(self, index: Any) -> Any:
-        """The rows at `index`, a copy."""
-        return self.form(self.X[index])
+        """The rows at `index`, a copy; where they will be shifted in their own precision."""
+        return np.array(self.X[index], self.dtype if self.centre is None else None, ndmin=2)
 
-    def tile(self, low: int, high: int) -> Any:
-        """Rows ``low <= i < high``; of a dense array of the right type, a view."""
-        return self.form(self.X[low:high])
-
-    def form(self, rows: Any) -> Any:
-        """Rows of any kind in the form that is handed out: dense and contiguous, or CSR where these are `sparse`."""
-        if self.sparse:
-            return sp.csr_array(rows, dtype=self.dtype)
-        dense = rows.toarray() if sp.issparse(rows) else np.asarray(rows)
-        return np.ascontiguousarray(dense, self.dtype)
-
-    def points(self, Z: Any, name: str = "Z") -> Any:
-        """Points from elsewhere, checked, in the form of these rows."""
-        Z = as_matrix(Z, name)
+    def points(self, Z: Any) -> Any:
+        """Points from elsewhere, shifted, in the form that `products` takes."""
+        Z = as_points(Z, "Z")
         if Z.shape[1] != self.n_features:
-            raise InvalidInputError(f"{name} has {Z.shape[1]} features, X has {self.n_features}: they must have the same")
-        return self.form(Z)
+            raise InvalidInputError(f"Z has {Z.shape[1]} features, X has {self.n_features}: they must have the same")
+        return self._form(Z)
+
+    def _form(self, Z: Any) -> Any:
+        dense = Z.toarray() if sp.issparse(Z) else np.asarray(Z)
+        if self.centre is None:
+            return np.require(dense, self.dtype, ("C", "A"))
+        return _shift(dense, self.centre, np.empty(dense.shape, self.dtype))
+
+    def room(self, length: int) -> Array | None:
+        """Where tiles of so many rows are put; None where that is not needed."""
+        return None if self._as_it_is else np.empty((length, self.n_features), self.dtype)
+
+    def tile(self, low: int, high: int, room: Array | None) -> Any:
+        """Rows ``low <= i < high``, shifted; a view where they can be used as they are, else in `room`."""
+        rows = np.asarray(self.X[low:high])
+        if room is None:
+            return rows
+        room = room[: high - low]
+        if self.centre is None:
+            np.copyto(room, rows, casting="unsafe")
+            return room
+        return _shift(rows, self.centre, room)
+
+    def products(self, Z: Any, tile: Any, out: Array) -> None:
+        """``out = Z tile'``."""
+        np.matmul(Z, tile.T, out=out)
 
     def squared_norms(self) -> Array:
-        """``|x_i|^2`` of every row, summed in float64.
+        """``|x_i|^2`` of every row as it is used, summed in float64.
 
         Raises
         ------
         InvalidInputError
             If a row is not finite, or its norm is not in this precision.
         """
-        norms = np.empty(self.n_rows, self.dtype)
-        for low in range(0, self.n_rows, _PART):
-            with np.errstate(over="ignore"):
-                norms[low : low + _PART] = squared_norms(self.tile(low, low + _PART))
+        norms, room = np.empty(self.n_rows, self.dtype), self.room(_PART)
+        with np.errstate(over="ignore", invalid="ignore"):
+            for low in range(0, self.n_rows, _PART):
+                norms[low : low + _PART] = squared_norms(self.tile(low, min(low + _PART, self.n_rows), room))
         bad = ~np.isfinite(norms)
         if bad.any():
             raise InvalidInputError(
@@ -90,6 +125,78 @@ class KernelRows:
                 " remove such rows, or scale the features"
             )
         return norms
+
+    def sample(self) -> Array:
+        """Some rows, evenly spaced, in float64."""
+        rows = self.X[:: -(-self.n_rows // _SAMPLE)]
+        return np.asarray(rows.toarray() if sp.issparse(rows) else rows, np.float64)
+
+    def _centre(self) -> Array | None:
+        """The mean of some rows, if they are far from the origin."""
+        sample = self.sample()
+        with np.errstate(over="ignore", invalid="ignore"):
+            centre = sample.mean(axis=0)
+            far = (sample**2).sum() > _FAR * ((sample - centre) ** 2).sum()
+        if not (far and np.isfinite(centre).all()):
+            return None
+        return centre.astype(np.float64 if self.X.dtype == np.float64 else self.dtype)
+
+
+class SparseRows(KernelRows):
+    """Rows of a CSR matrix that are made dense tile by tile."""
+
+    def __init__(self, X: Any, dtype: Any, shifted: bool) -> None:
+        X = sp.csr_array((X.data, X.indices, X.indptr), shape=X.shape)  # its flags may be out of date
+        if not X.has_canonical_format:
+            X = X.copy()  # the user's matrix stays as it is
+            X.sum_duplicates()
+        self.X = X
+        self.dtype = np.dtype(dtype)
+        self.n_rows, self.n_features = (int(size) for size in X.shape)
+        self.parts = X.data.astype(self.dtype, copy=False), X.indices.astype(X.indptr.dtype, copy=False), X.indptr
+        self.centre = self._centre() if shifted else None
+
+    def take(self, index: Any) -> Any:
+        return self.X[np.atleast_1d(index)].toarray().astype(self.dtype, copy=False)
+
+    def room(self, length: int) -> Array | None:
+        return np.empty((length, self.n_features), self.dtype)
+
+    def tile(self, low: int, high: int, room: Array | None) -> Any:
+        assert room is not None
+        room = room[: high - low]
+        densify(self.dtype, self.X.indptr.dtype)(*self.parts, low, room)
+        return room if self.centre is None else _shift(room, self.centre, room)
+
+
+class WideRows(SparseRows):
+    """Rows of a CSR matrix that stay sparse: they are not shifted."""
+
+    def _centre(self) -> Array | None:
+        return None
+
+    def take(self, index: Any) -> Any:
+        return self.X[np.atleast_1d(index)].astype(self.dtype)
+
+    def _form(self, Z: Any) -> Any:
+        found = sp.csr_array(Z, dtype=self.dtype)
+        found.sum_duplicates()
+        return found
+
+    def room(self, length: int) -> Array | None:
+        return None
+
+    def tile(self, low: int, high: int, room: Array | None) -> Any:
+        data, indices, indptr = self.parts
+        inside = slice(indptr[low], indptr[high])
+        return sp.csr_array(
+            (data[inside], indices[inside], indptr[low : high + 1] - indptr[low]), (high - low, self.n_features)
+        )
+
+    def products(self, Z: Any, tile: Any, out: Array) -> None:
+        loop = sparse_products(self.dtype, tile.indptr.dtype)
+        indices, indptr = (part.astype(tile.indptr.dtype, copy=False) for part in (Z.indices, Z.indptr))
+        loop(Z.data, indices, indptr, tile.data, tile.indices, tile.indptr, np.zeros(self.n_features, self.dtype), out)
 
 
 def squared_norms(rows: Any) -> Array:
@@ -99,8 +206,8 @@ def squared_norms(rows: Any) -> Array:
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
-def as_matrix(X: Any, name: str) -> Any:
-    """Rows of any real type as an array, a memory map or CSR; an InvalidInputError for anything else."""
+def as_points(X: Any, name: str) -> Any:
+    """A matrix of real numbers: an array, a memory map or a CSR array."""
     try:
         matrix = X if isinstance(X, np.memmap) else sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
     except ValueError:
@@ -108,6 +215,53 @@ def as_matrix(X: Any, name: str) -> Any:
     if matrix.dtype.kind not in "biuf":
         raise InvalidInputError(f"{name} must hold real numbers, not {matrix.dtype}")
     if matrix.ndim != 2 or 0 in matrix.shape:
-        hint = "; a single row is X[None, :]" if matrix.ndim == 1 else ""
+        hint = f"; a single row is {name}[None, :]" if matrix.ndim == 1 else ""
         raise InvalidInputError(f"{name} must have shape (n_rows, n_features), at least one of each, not {matrix.shape}{hint}")
     return matrix
+
+
+def _shift(rows: Array, centre: Array, out: Array) -> Array:
+    """Rows minus the centre, in the more precise of their types, rounded once."""
+    return np.subtract(rows, centre, out=out, casting="unsafe")
+
+
+@lru_cache
+def densify(dtype: Any, index: Any) -> Callable[..., None]:
+    """``loop(data, indices, indptr, low, out)``: rows of a CSR matrix from `low` on, dense."""
+    import numba
+
+    def loop(data: Any, indices: Any, indptr: Any, low: int, out: Any) -> None:
+        out[:] = 0
+        for i in range(out.shape[0]):
+            for k in range(indptr[low + i], indptr[low + i + 1]):
+                out[i, indices[k]] = data[k]
+
+    written, values, _ = arrays(dtype)
+    places = arrays(index)[1]
+    compiled: Callable[..., None] = numba.njit(numba.void(values, places, places, numba.int64, written), nogil=True)(loop)
+    return compiled
+
+
+@lru_cache
+def sparse_products(dtype: Any, index: Any) -> Callable[..., None]:
+    """``loop(Z.., X.., work, out)``: products of rows of two CSR matrices; `work` (n_features,) is zero, before and after."""
+    import numba
+
+    def loop(z: Any, z_indices: Any, z_indptr: Any, x: Any, x_indices: Any, x_indptr: Any, work: Any, out: Any) -> None:
+        for i in range(out.shape[0]):
+            for k in range(z_indptr[i], z_indptr[i + 1]):
+                work[z_indices[k]] = z[k]
+            for j in range(out.shape[1]):
+                total = out.dtype.type(0)
+                for k in range(x_indptr[j], x_indptr[j + 1]):
+                    total += x[k] * work[x_indices[k]]
+                out[i, j] = total
+            for k in range(z_indptr[i], z_indptr[i + 1]):
+                work[z_indices[k]] = 0
+
+    written, values, _ = arrays(dtype)
+    places = arrays(index)[1]
+    csr = (values, places, places)
+    signature = numba.void(*csr, *csr, numba.from_dtype(np.dtype(dtype))[::1], written)
+    compiled: Callable[..., None] = numba.njit(signature, nogil=True)(loop)
+    return compiled
