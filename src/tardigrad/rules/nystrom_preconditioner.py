@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-- K_ss and its eigenvectors are float64, whatever the problem's type;
+- K_ss and its eigenvectors are float64, whatever the problem's type (the solver may go through float32);
 - sigma_i are eigenvalues of K_ss, ``lam_i = sigma_i / s``; q directions are damped, lam_{q+1} is the tail;
 - what is damped has an eigenvalue above rounding: duplicate rows leave zeros, which are never divided by.
 
@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +27,11 @@ from tardigrad.core.validate import integer, number
 from tardigrad.theory import eigenpro
 
 Floats = npt.NDArray[np.float64]
+
+#: eigenvalues that are looked at, whatever the spectrum
+_LEAST = 6
+#: from this size on the dense solver runs in float32 first, where its vectors are good to this relative residual
+_SINGLE, _RESIDUAL = 512, 1e-3
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +58,29 @@ class NystromPreconditioner(Plain):
     beta: float
     top: float
     tail: float
+
+    def beta_of(self, C: Array, diagonal: Array | float) -> float:
+        """`beta`, or the largest entry of the preconditioned diagonal at a batch's rows where that is larger.
+
+        The subsample's own beta is too small for rows that are unlike it: up to 1.35 times on outliers.
+
+        Parameters
+        ----------
+        C : array (m, s)
+            Kernel entries of the batch with the subsample.
+        diagonal : float or array (m,)
+            k(x, x) of the batch.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> made = preconditioner(np.diag([4.0, 1.0]), None, n_damped=1, exponent=1.0)
+        >>> made.beta_of(np.zeros((1, 2)), 3.0)
+        3.0
+        """
+        along = C @ self.vectors.astype(C.dtype, copy=False)
+        entries = diagonal - (along * along) @ self.scale
+        return max(self.beta, float(np.max(entries)))
 
     @property
     def n_damped(self) -> int:
@@ -90,22 +119,22 @@ def preconditioner(
     diagonal: npt.ArrayLike | None = None,
     n_damped: int | None = None,
     exponent: float = 0.95,
-    largest_batch: int = 1,
+    largest_batch: int | None = None,
 ) -> NystromPreconditioner:
     """The preconditioner of a subsample.
 
     Parameters
     ----------
     K_ss : array (s, s)
-        Kernel matrix of the subsample, symmetric; float64 is used.
+        Kernel matrix of the subsample, symmetric; float64 is used. It is not changed.
     diagonal : float or array (s,), optional
         k(x, x) of the subsample; by default K_ss's diagonal.
     n_damped : int, optional
         q; by default `theory.eigenpro.n_damped` of the spectrum. At most as many as leave a tail above rounding.
     exponent : float
         In (0, 1].
-    largest_batch : int
-        m_G, for the default of n_damped.
+    largest_batch : int, optional
+        m_G, for the default of n_damped; by default s, which damps most.
 
     Returns
     -------
@@ -114,38 +143,87 @@ def preconditioner(
     Raises
     ------
     InvalidInputError
-        If K_ss is not a square matrix of finite numbers, or an argument is out of its range.
+        If K_ss is not a symmetric matrix of finite numbers with a positive entry, or an argument is out of its range.
 
     Notes
     -----
-    Memory: K_ss in float64, one copy of it as workspace, and the vectors: `theory.eigenpro.preconditioner_bytes`.
+    Memory beside K_ss: one more float64 matrix of its size (`theory.eigenpro.preconditioner_bytes`) and the vectors.
+
+    Damping by the whole subsample (largest_batch = s) fits the directions to the sample: on rows outside it the largest
+    eigenvalue was 1.1 (4 workers, whose errors average) to 1.7 times `top`, and beta up to 1.35 times as large. Steps
+    were still longer, and residuals 2 to 5 times smaller, than with EigenPro 2's s/5; see `beta_of`.
 
     Examples
     --------
     >>> import numpy as np
     >>> made = preconditioner(np.diag([4.0, 1.0, 0.5]), None, n_damped=1, exponent=1.0)
-    >>> made.n_damped, made.beta, made.top * 3, made.tail * 3
+    >>> made.n_damped, made.beta, round(made.top * 3, 12), made.tail * 3
     (1, 1.0, 1.0, 1.0)
     """
-    matrix = np.asarray(K_ss, np.float64)
-    if matrix.ndim != 2 or not matrix.size or matrix.shape[0] != matrix.shape[1]:
-        raise InvalidInputError(f"K_ss must be a square matrix, not of shape {matrix.shape}")
-    if not np.isfinite(matrix).all():
-        raise InvalidInputError("K_ss must be finite: look for NaN or infinity in the data, or for overflow in the kernel")
+    matrix, own = _checked(K_ss, diagonal)
     s, power = len(matrix), number(exponent, "exponent", above=0.0, high=1.0)
-    own = np.broadcast_to(np.asarray(np.diag(matrix) if diagonal is None else diagonal, np.float64), s)
-    sigma, vectors = scipy.linalg.eigh(matrix, driver="evr", check_finite=False)
-    sigma, vectors = sigma[::-1], vectors[:, ::-1]
-    rounding = s * np.finfo(np.float64).eps * max(sigma[0], 0.0)
-    positive = int(np.count_nonzero(sigma > rounding))
+    most = s if largest_batch is None else integer(largest_batch, "largest_batch")
     if n_damped is None:
-        q = eigenpro.n_damped(np.where(sigma > rounding, sigma, 0.0) / s, s, largest_batch, power)
+        bound = s * min(max(s // 5, most), s) ** (-1 / power)  # what n_damped counts is above it
+        sigma, vectors = _above(matrix, bound, least=_LEAST)
     else:
-        q = integer(n_damped, "n_damped", 0)
-    q = max(0, min(q, positive - 1))
-    tail = float(sigma[q]) if positive else 0.0
+        sigma, vectors = _largest(matrix, integer(n_damped, "n_damped", 0) + 1)
+    positive = int(np.count_nonzero(sigma > s * np.finfo(np.float64).eps * sigma[0]))
+    sigma = sigma[:positive]
+    q = eigenpro.n_damped(sigma / s, s, most, power) if n_damped is None else min(n_damped, positive - 1)
+    tail = sigma[q]
     damped = 1 - (tail / sigma[:q]) ** power
     U = np.ascontiguousarray(vectors[:, :q])
     beta = float(np.max(own - (U * U) @ (damped * sigma[:q])))
-    top = float(sigma[0] ** (1 - power) * tail**power) if positive else 0.0
-    return NystromPreconditioner(U, damped / sigma[:q], beta, top / s, tail / s)
+    top = sigma[0] ** (1 - power) * tail**power if q else sigma[0]
+    return NystromPreconditioner(U, damped / sigma[:q], beta, float(top) / s, float(tail) / s)
+
+
+def _checked(K_ss: npt.ArrayLike, diagonal: npt.ArrayLike | None) -> tuple[Floats, Floats]:
+    matrix = np.asarray(K_ss, np.float64)
+    if matrix.ndim != 2 or not matrix.size or matrix.shape[0] != matrix.shape[1]:
+        raise InvalidInputError(f"K_ss must be a square matrix, not of shape {matrix.shape}")
+    if not np.isfinite(matrix.sum()):
+        raise InvalidInputError("K_ss must be finite: look for NaN or infinity in the data, or for overflow in the kernel")
+    if not np.diag(matrix).max() > 0:
+        raise InvalidInputError("K_ss must have a positive diagonal: the kernel of a row with itself is 0 or less")
+    own = np.asarray(np.diag(matrix) if diagonal is None else diagonal, np.float64)
+    if own.shape not in {(), (len(matrix),)} or not np.isfinite(own).all():
+        raise InvalidInputError(
+            f"diagonal must be one finite number, or one for each of the {len(matrix)} rows, not {diagonal!r}"
+        )
+    return matrix, np.broadcast_to(own, len(matrix))
+
+
+def _largest(matrix: Floats, count: int) -> tuple[Floats, Floats]:
+    """The `count` largest eigenvalues, largest first, with their vectors."""
+    s = len(matrix)
+    return _refined(matrix, subset_by_index=[max(0, s - count), s - 1])
+
+
+def _above(matrix: Floats, bound: float, least: int) -> tuple[Floats, Floats]:
+    """The eigenvalues above `bound`, with the next few, and at least `least`."""
+    s = len(matrix)
+    # the float32 solver's errors must not hide one that is above
+    sigma, vectors = _refined(matrix, subset_by_value=[0.999 * bound, np.inf])
+    return (sigma, vectors) if len(sigma) >= min(least, s) else _largest(matrix, least)
+
+
+def _refined(matrix: Floats, **subset: Any) -> tuple[Floats, Floats]:
+    """Eigenpairs by LAPACK's dense solver.
+
+    Large ones in float32, refined in float64 by a Rayleigh-Ritz step: half the time, and the eigenvalues' relative error
+    is the square of the residual. Where a residual is above `_RESIDUAL`, all is done in float64.
+    """
+    if len(matrix) >= _SINGLE:
+        work = np.asfortranarray(matrix, dtype=np.float32)
+        _, vectors = scipy.linalg.eigh(work, driver="evr", overwrite_a=True, check_finite=False, **subset)
+        Q = np.linalg.qr(vectors.astype(np.float64))[0]
+        image = matrix @ Q
+        sigma, turn = np.linalg.eigh(Q.T @ image)
+        U = Q @ turn
+        residual = np.linalg.norm(image @ turn - U * sigma, axis=0)
+        if (residual <= _RESIDUAL * sigma).all():
+            return sigma[::-1], U[:, ::-1]
+    sigma, vectors = scipy.linalg.eigh(matrix, driver="evr", check_finite=False, **subset)
+    return sigma[::-1], vectors[:, ::-1]
