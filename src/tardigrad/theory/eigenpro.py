@@ -333,14 +333,14 @@ def largest_step(beta: float, lam: float, batch: int, delay: int) -> float:
         return 2 / diagonal
     end = 2 * math.sin(math.pi / (2 * (2 * d + 1)))  # from this a on the mean itself grows
     limit = end / (m * top)
-    if top == diagonal:
-        return limit
 
     def excess(a: float) -> float:
         theta = 2 * math.asin(a / 2)
         phi = math.pi / 4 - theta * (2 * d + 1) / 4
         return a / (m * top) * (diagonal - top) * math.cos(phi) - (2 * math.cos(theta * d + phi) - a * math.cos(phi))
 
+    if excess(end) <= 0:  # no noise to speak of
+        return limit
     return float(brentq(excess, 0.0, end, xtol=1e-300, rtol=1e-14)) / (m * top)
 
 
