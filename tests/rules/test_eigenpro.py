@@ -44,10 +44,10 @@ def written_out(K, y, alpha, alpha_read, rows, sub, gamma_of, n_damped, power=0.
     s = len(sub)
     lam, tail = sigma[:n_damped] / s, sigma[n_damped] / s
     damping = 1 - (tail / lam) ** power
-    beta = max(1 - sum(damping[j] * sigma[j] * U[i, j] ** 2 for j in range(n_damped)) for i in range(s))
     M = U[:, :n_damped] @ np.diag(damping / sigma[:n_damped]) @ U[:, :n_damped].T
+    beta = max(1 - K[i, sub] @ M @ K[sub, i] for i in [*sub, *rows])
     g = K[rows] @ alpha_read - y[rows]
-    gamma = gamma_of(beta, tail, sigma[0] / s)
+    gamma = gamma_of(beta, (sigma[0] / s) ** (1 - power) * tail**power)
     alpha = alpha.copy()
     np.subtract.at(alpha, rows, gamma * g)
     np.add.at(alpha, sub, gamma * M @ K[np.ix_(sub, rows)] @ g)
@@ -68,7 +68,7 @@ def test_the_asynchronous_method_is_the_one_written_out_with_its_stale_reads():
         places = Stream(4, Domain.PREPARE).at(epoch << 32 | int(client)).choice(20, 12, replace=False)
         part = parts[epoch, client] = parts.get((epoch, client), -1) + 1
         rows = order[low + np.arange(5 * part, 5 * part + 5) % 20]
-        gamma_of = lambda beta, tail, top: 1.25 / (beta + (3 * 5 - 1) * tail)  # noqa: E731
+        gamma_of = lambda beta, top: 1.25 / (beta + (3 * 5 - 1) * top)  # noqa: E731
         states.append(written_out(K, y, states[-1], states[read], rows, order[low + places], gamma_of, 3))
         assert high <= n
     np.testing.assert_allclose(result.history.x, np.reshape(states, (61, -1)), rtol=0, atol=1e-11)
@@ -84,11 +84,7 @@ def test_the_rounds_are_those_written_out():
         rows = epoch_order(4, epoch, 60)[10 * part : 10 * part + 10]
         change = 0
         for client in range(2):
-
-            def gamma_of(beta, tail, top):
-                top = top**0.05 * tail**0.95
-                return theory.one_worker_step(beta, top, 10)
-
+            gamma_of = lambda beta, top: theory.one_worker_step(beta, top, 10)  # noqa: E731
             mine = written_out(K, y, alpha, alpha, rows[5 * client : 5 * client + 5], subs[client], gamma_of, 4)
             change = change + mine - alpha
         alpha = alpha + change

@@ -24,7 +24,7 @@ from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import KernelFunction
-from tardigrad.problems.kernel_rows import as_matrix
+from tardigrad.problems.kernel_rows import as_points
 from tardigrad.problems.matrix_file import MatrixFile
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class KernelInterpolation(Problem):
         self.dtype = np.dtype(dtype)
         if self.dtype not in (np.float32, np.float64):
             raise InvalidInputError(f"dtype must be 'float32' or 'float64', not {dtype!r}")
-        self.X = X.open() if isinstance(X, MatrixFile) else as_matrix(X, "X")
+        self.X = X.open() if isinstance(X, MatrixFile) else as_points(X, "X")
         self.n_rows, self.n_features = (int(n) for n in self.X.shape)
         self.y = as_targets(y, self.n_rows, self.dtype)
         self.n_outputs = 1 if self.y.ndim == 1 else int(self.y.shape[1])
@@ -178,7 +178,7 @@ class KernelInterpolation(Problem):
 
     def predict(self, x: Array, Z: Any) -> Array:
         """``f(z)`` for points Z (m, n_features) at x (..., dim): (..., m), or (..., m, n_outputs) where y has columns."""
-        points, coefficients = as_matrix(Z, "Z"), self.coefficients(x)
+        points, coefficients = as_points(Z, "Z"), self.coefficients(x)
         parts = [self.blocks().product(points[some], coefficients)[0] for some in _slices(points.shape[0])]
         values = apart(np.concatenate(parts), x.shape[:-1], self.n_outputs)
         return values[..., 0] if self.y.ndim == 1 else values
@@ -212,6 +212,13 @@ class KernelInterpolation(Problem):
 
             kept = self._gathered.setdefault(name, DeviceCoefficients(self.n_outputs, self.dtype, name))
         return kept.read(blocks, order)
+
+    def diagonal(self, rows: Array, client: int = 0) -> Array:
+        """k(x, x) of some rows."""
+        points = self.blocks(client).rows(rows)
+        if self.kernel.diagonal is not None:
+            return np.full(len(rows), self.kernel.diagonal, self.dtype)
+        return np.diagonal(self.blocks(client).block(points, points)).copy()
 
     def coefficients(self, x: Array) -> Array:
         """Iterates (..., dim) as columns side by side: (n_rows, replicas * n_outputs)."""

@@ -42,7 +42,7 @@ SLACK = 1.05
 class AsyncEigenPro(KernelRule, InPlaceRule):
     """Asynchronous EigenPro: served, or lock-free on ``Threads(lock_free=True)``.
 
-    With G workers, the problem's clients, and their batches of m rows, ``gamma = c / (beta + (G m - 1) lam_t)``.
+    With G workers, the problem's clients, and their batches of m rows, ``gamma = c / (beta + (G m - 1) lam')``.
 
     Parameters
     ----------
@@ -159,10 +159,12 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
         low, high = self._own(task.client, problem.n_clients)
         places = np.arange(task.part * m, task.part * m + m) % (high - low)
         coefficients = problem.gathered(points, order, task.client)
-        gamma = eigenpro.step(cache.made.beta, cache.made.tail, m, task.weight)
-        step, rows = np.multiply(gamma, self.step_factor), order[low + places]
-        batch, correction, loss = self._update(problem, task.client, rows, coefficients, points[0].shape[:-1], cache, step)
+        rows, leading = order[low + places], points[0].shape[:-1]
+        batch, correction, loss = self._update(problem, task.client, rows, coefficients, leading, cache, task.weight)
         return places, batch, cache.places, correction, loss
+
+    def _step(self, beta: float, top: float, in_flight: float) -> float:
+        return eigenpro.step(beta, top, int(self.batch_size), in_flight)
 
     def write(self, x: Array, payload: Any, task: Task) -> None:
         places, batch, sub, correction, _ = payload

@@ -18,6 +18,7 @@ Rules of this file:
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -32,11 +33,14 @@ from tardigrad.core.steps import check_step, step_shape
 from tardigrad.core.streams import Domain, Rng, Stream
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer, number, yes_or_no
-from tardigrad.problems.kernel_blocks import TILE
 from tardigrad.problems.kernel_interpolation import KernelInterpolation, apart, side_by_side
 from tardigrad.rules.nystrom_preconditioner import NystromPreconditioner, preconditioner
 from tardigrad.theory import eigenpro
 
+#: columns of a kernel block that are held at once, beside the subsample's: those of a tile
+TILE = 2048
+#: rows of a batch on which products run at full speed
+LEAST = 256
 #: memory for batches and preconditioners of all workers together, unless told otherwise
 MEMORY = 1e9
 
@@ -99,15 +103,16 @@ class KernelRule:
             return self
         workers, itemsize = problem.n_clients, problem.dtype.itemsize
         asked = eigenpro.n_subsample(problem.n_rows, self.memory, workers) if self.n_subsample == "auto" else self.n_subsample
-        s = min(int(asked), problem.n_rows // workers)
+        rows = problem.n_rows // workers
+        s = min(int(asked), rows)
         q = None if self.n_damped == "auto" else int(self.n_damped)
         m = None if self.batch_size == "auto" else int(self.batch_size)
+        most = eigenpro.largest_batch(TILE + s, problem.n_features, problem.n_outputs, self.memory, workers, itemsize)
         if q is None or m is None:
             sub = Stream(0, Domain.PREPARE).at(s).choice(problem.n_rows, s, replace=False)
             made = _preconditioner(problem, 0, sub, q)
-            q, m = made.n_damped, m or self._best_batch(made, in_flight)
-        m = min(m, problem.n_rows // workers)
-        most = eigenpro.largest_batch(TILE + s, problem.n_features, problem.n_outputs, self.memory, workers, itemsize)
+            q, m = made.n_damped, m or eigenpro.shared_batch(made.beta, made.top, in_flight, rows, most, LEAST)
+        m = min(m, rows)
         if m > most:
             raise InvalidInputError(
                 f"a batch of {m} rows does not fit the memory: {self.memory:g} bytes for {workers} workers hold {most} rows;"
@@ -118,9 +123,9 @@ class KernelRule:
             this, n_subsample=s, batch_size=m, n_damped=q, n_rows=problem.n_rows, n_outputs=problem.n_outputs
         )
 
-    def _best_batch(self, made: NystromPreconditioner, in_flight: float) -> int:
-        """As large as pays: beyond the critical batch, shared by all in flight, more rows a step save no steps."""
-        return max(1, int(eigenpro.critical_batch(made.beta, made.tail) / in_flight))
+    @abstractmethod
+    def _step(self, beta: float, top: float, in_flight: float) -> float:
+        """The step a sample before `step_factor`, from the largest diagonal entry and eigenvalue, and batches in flight."""
 
     def _prepared(self, problem: KernelInterpolation, client: int, sub: Array, places: Array) -> Prepared:
         ascending = np.argsort(sub)
@@ -135,7 +140,7 @@ class KernelRule:
         coefficients: Any,
         leading: tuple[int, ...],
         kept: Prepared,
-        step: Any,
+        in_flight: float,
     ) -> tuple[Array, Array, Array]:
         """The two parts of an update, (..., m, c) and (..., s, c), and the loss, (...), from coefficients side by side."""
         blocks = problem.blocks(client)
@@ -144,7 +149,10 @@ class KernelRule:
         assert entries is not None
         residual = apart(product, leading, c) - problem.targets[rows]
         correction = apart(kept.made.correction(entries, side_by_side(residual)), leading, c)
-        gamma = np.asarray(step, product.dtype)[..., None, None]
+        diagonal = problem.kernel.diagonal
+        beta = kept.made.beta_of(entries, problem.diagonal(rows) if diagonal is None else diagonal)
+        step = self._step(beta, kept.made.top, in_flight)
+        gamma = np.multiply(step, self.step_factor).astype(product.dtype)[..., None, None]
         loss = np.square(residual, dtype=np.float64).mean(axis=(-1, -2))
         return -gamma * residual, gamma * correction, np.asarray(loss)
 
@@ -295,10 +303,14 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
         first = (task.part * workers + task.client) * m
         places = np.arange(first, first + m) % self.n_rows
         rows = epoch_order(seed_of(rng), int(task.weight), self.n_rows)[places]
-        gamma = eigenpro.one_worker_step(cache.made.beta, cache.made.top, m * workers)
-        step, x = np.multiply(gamma, self.step_factor), points[0]
-        batch, correction, loss = self._update(problem, task.client, rows, problem.coefficients(x), x.shape[:-1], cache, step)
+        x = points[0]
+        batch, correction, loss = self._update(
+            problem, task.client, rows, problem.coefficients(x), x.shape[:-1], cache, workers
+        )
         return rows, batch, cache.places, correction, loss
+
+    def _step(self, beta: float, top: float, in_flight: float) -> float:
+        return eigenpro.one_worker_step(beta, top, int(int(self.batch_size) * in_flight))
 
     def receive(self, state: RoundState, reply: Reply, rng: Rng) -> tuple[RoundState, Orders]:
         payload: Any = reply.payload
