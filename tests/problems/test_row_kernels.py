@@ -258,8 +258,66 @@ def test_a_merge_keeps_what_others_wrote_meanwhile():
     finally:
         stop.set()
         thread.join()
-    assert kept >= 198  # a write that falls between a merge's load and store of this entry is lost
+    assert kept == 200
     assert 0 < x[3] <= 1
+
+
+@pytest.mark.parametrize(("sparse", "length"), [(False, 1), (False, 2), (True, 3), (True, 1)])
+def test_threads_that_write_to_one_iterate_keep_it_in_the_range_of_the_rows(sparse, length):
+    """Four threads, and so few unknowns that they meet all the time; b has no solution, so that no step is small.
+
+    One write lost, and some hundredths of x are outside; where writes are lost, most of it is.
+    """
+    rng = np.random.default_rng(0)
+    A, B = rng.normal(size=(6, 3)) @ rng.normal(size=(3, 8)), rng.uniform(0.5, 2.0, 8)
+    system = td.LinearSystem(sp.csr_array(A) if sparse else A, rng.normal(size=6), B)
+    steps, x, rows = row_steps(system), np.zeros(8), np.tile(np.arange(6), 20_000)
+    steps.sweep(rows[:1], length, 1.0, x.copy())
+    together = threading.Barrier(4)
+
+    def sweeps():
+        together.wait()
+        for _ in range(5):
+            steps.sweep(rows, length, 1.0, x)
+
+    threads = [threading.Thread(target=sweeps) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    outside = np.linalg.svd(A / B)[2][3:]
+    assert np.linalg.norm(outside @ x) < 1e-8 * np.linalg.norm(x)  # rounding adds up to some 1e-10
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_merge_alone_leaves_every_bit_of_the_copy(dtype):
+    copies, scale = copy_kernels(False), NOTHING[dtype]
+    mine = np.array([0.0, -0.0, 0.0, -0.0, 1.0, -1.5, 1e-40, 3.0], dtype)
+    x = np.array([-0.0, 0.0, 0.0, -0.0, -0.0, 0.0, 0.0, 3.0], dtype)
+    read = x.copy()
+    expected = mine.copy()
+    copies.merge(x, read, mine, scale)
+    for left in (x, read, mine):
+        assert same_bits(left, expected)
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+def test_a_merge_adds_to_what_others_made_of_the_iterate(dtype):
+    copies, scale = copy_kernels(False), NOTHING[dtype]
+    read = np.array([1.0, 2.0, 3.0, 4.0], dtype)
+    x, mine = read + dtype([0, 8, 1, -1]), read + dtype([4, 0, 2, 2])
+    copies.merge(x, read, mine, scale)  # the changes are orthogonal
+    for left in (x, read, mine):
+        assert left.tolist() == [5.0, 10.0, 6.0, 5.0]
+
+
+@pytest.mark.parametrize("dtype", PRECISIONS)
+@pytest.mark.parametrize("diagonal", [False, True], ids=["identity", "diagonal"])
+def test_sparse_steps_that_lose_nothing_have_the_same_bits(diagonal, dtype):
+    system = make_system(40, dtype, diagonal, sparse=True)
+    steps, rows, x = row_steps(system), np.random.default_rng(4).integers(13, size=50), np.ones(40, dtype)
+    assert steps.shared is not steps.functions
+    assert same_bits(in_place(steps.sweep, rows, 1, dtype(0.7), x), in_place(steps.steps, rows, dtype(0.7), x))
 
 
 def test_interpreted_code_calls_the_functions_that_loops_call():

@@ -111,8 +111,9 @@ def test_sizes():
     assert block_size(gaussian(500, 400), "basic") == 100
     assert block_size(make_system(2000, 3), "basic") == 64
     assert rows_of_a_task(sparse(), 4, lock_free=True) == 1
-    assert rows_of_a_task(gaussian(2000, 50), 4, lock_free=True) == 1
-    assert rows_of_a_task(gaussian(2000, 640), 4, lock_free=True) == 20
+    assert rows_of_a_task(gaussian(2000, 30), 4, lock_free=True) == 1
+    assert rows_of_a_task(gaussian(2000, 640), 4, lock_free=True) == 40
+    assert rows_of_a_task(gaussian(2000, 640), 4, lock_free=False) == 20
 
 
 def test_passes_of_an_update_and_rules():

@@ -3,7 +3,10 @@
 Rules of this file:
 
 - what others did meanwhile is not done twice: the merge takes back what both changed alike;
-- alone, a merge leaves the iterate equal to the copy in every bit.
+- alone, a merge leaves the iterate equal to the copy in every bit;
+- no change is lost: the iterate is the start plus the sum of all merged changes, each times one number, up to rounding. What
+  all changes have in common (projections onto rows of A: they lie in the range of B^-1 A') holds of the iterate too. What
+  was read may be any mixture of versions; a change is counted from just that.
 """
 
 from __future__ import annotations
@@ -11,6 +14,8 @@ from __future__ import annotations
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any
+
+from tardigrad.problems.atomic import atomic
 
 #: sums may be reordered and products fused with them, but infinities and NaN keep their meaning
 FAST = {"reassoc", "nsz", "contract"}
@@ -27,6 +32,7 @@ def compilers() -> tuple[Any, Any]:
 def copy_kernels(scaled: bool) -> SimpleNamespace:
     """``take(x, read, mine)`` and ``merge(x, read, mine, scale)``, and the `agreement` of which a merge makes use."""
     fast, plain = compilers()
+    load, replace = atomic().load, atomic().replace
 
     @plain
     def take(x: Any, read: Any, mine: Any) -> None:
@@ -53,15 +59,20 @@ def copy_kernels(scaled: bool) -> SimpleNamespace:
 
     @plain
     def merge(x: Any, read: Any, mine: Any, scale: Any) -> None:
-        """``x += alpha (mine - read)``, alpha the agreement; then both copies are taken anew.
+        """``x += alpha (mine - read)``, alpha the agreement, entry by entry in one step; then both copies are taken anew.
 
         With e the error of what was read and d the copy's change, steps of omega = 1 are projections: <d, e> is about
         -|d|^2, so ``alpha = 1 - <d, o> / |d|^2`` minimises |e + o + alpha d|. Alone, alpha is 1 and x becomes the copy.
         """
         alpha = agreement(mine, read, x, scale)
         for j in range(x.size):
-            merged = mine[j] if x[j] == read[j] and alpha == 1 else x[j] + alpha * (mine[j] - read[j])
-            x[j] = merged
+            found = merged = load(x, j)
+            if mine[j] != read[j] or mine[j] == 0:  # 0 and -0 are equal, but not in every bit
+                while True:
+                    merged = mine[j] if found == read[j] and alpha == 1 else found + alpha * (mine[j] - read[j])
+                    if replace(x, j, found, merged):
+                        break
+                    found = load(x, j)
             read[j] = merged  # not read again from x: what others write is seen by the next merge
             mine[j] = merged
 

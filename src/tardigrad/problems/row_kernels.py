@@ -13,6 +13,9 @@ Rules of this file:
 - a zero row is no step; one with ``b_i != 0`` can never hold, and loops return its number;
 - a row whose square underflows or overflows is divided by its largest entry first; of a pair with one, each is stepped on
   alone;
+- threads that write to one x lose nothing: private copies are merged entry by entry in one step (`atomic`), and so are sparse
+  rows that write to x itself, where they are fewer than the unknowns, so that there are many solutions. With more rows than
+  unknowns a solution mostly is the only one, steps are faster without, and a lost write is made good by later steps;
 - the interpreter is free while loops run.
 """
 
@@ -28,6 +31,7 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
+from tardigrad.problems.atomic import atomic
 from tardigrad.problems.prefetch import prefetch
 from tardigrad.problems.private_copies import compilers, copy_kernels
 
@@ -154,9 +158,18 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
 
 
 @lru_cache
-def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
-    """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows."""
+def sparse_kernels(scaled: bool, shared: bool = False) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
+    """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows.
+
+    Parameters
+    ----------
+    scaled : bool
+        Whether B is diagonal; for the identity, `scale` is not read.
+    shared : bool
+        Whether `scatter` loses nothing where others write to the same x. The bits are the same, a step takes 1.4 times as long.
+    """
     fast, plain = compilers()
+    load, replace = atomic().load, atomic().replace
     to_read, to_write = prefetch(False), prefetch(True)
     is_safe, copies = _is_safe(), copy_kernels(scaled)
     take, merge = copies.take, copies.merge
@@ -189,7 +202,14 @@ def sparse_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (sma
     @plain
     def scatter(x: Any, values: Any, columns: Any, scale: Any, c: Any) -> None:
         for p in range(values.size):
-            x[columns[p]] += c * (values[p] * scale[columns[p]] if scaled else values[p])
+            j = columns[p]
+            d = c * (values[p] * scale[j] if scaled else values[p])
+            if not shared:
+                x[j] += d
+                continue
+            found = load(x, j)
+            while not replace(x, j, found, found + d):
+                found = load(x, j)
 
     @plain
     def ask(data: Any, indices: Any, indptr: Any, b: Any, i: int, x: Any, its_columns: bool) -> None:
@@ -256,7 +276,10 @@ class CompiledRows:
         self.b, self.scale = b, scale
         precision = np.finfo(b.dtype)
         self.tiny, self.huge = float(precision.tiny / precision.eps), float(precision.max)
-        self.functions = (sparse_kernels if self.sparse else dense_kernels)(bool(len(scale)))
+        scaled = bool(len(scale))
+        self.functions = sparse_kernels(scaled) if self.sparse else dense_kernels(scaled)
+        #: of many solutions the one asked for is reached only if no write is lost; a single one is reached anyway
+        self.shared = sparse_kernels(scaled, True) if self.sparse and A.shape[0] < A.shape[1] else self.functions
         self.dim = int(A.shape[1])
         #: entries of a row, on average
         self.row_entries = max(1.0, (A.nnz if self.sparse else A.size) / A.shape[0])
@@ -292,9 +315,9 @@ class CompiledRows:
         _check(self.functions.steps(*self.matrix, self.b, self.scale, rows, omega, x))
 
     def sweep(self, rows: Array, length: int, omega: Any, x: Array) -> None:
-        """The same beside others who change x: on copies merged every `length` rows; sparse ones of one row as they are."""
+        """The same beside others who change x: on copies merged every `length` rows; sparse ones of one row in place."""
         if self.sparse and length == 1:
-            self.steps(rows, omega, x)
+            _check(self.shared.steps(*self.matrix, self.b, self.scale, rows, omega, x))
         else:
             _check(self.functions.sweep(*self.matrix, self.b, self.scale, rows, length, omega, x))
 

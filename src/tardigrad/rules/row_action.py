@@ -61,7 +61,9 @@ class RowAction(InPlaceRule):
     1/n for n columns of even rows, so delays well below n cost nothing.
 
     On ``Threads(lock_free=True)`` a copy is merged by ``x += alpha (mine - read)``, alpha such that a change which others have
-    made meanwhile is not made again; with one worker alpha is 1. B must be the identity or diagonal.
+    made meanwhile is not made again; with one worker alpha is 1. B must be the identity or diagonal. No change is lost, so x
+    stays in x0 plus the range of B^-1 A', but for sparse rows with `rows` = 1, if they are not fewer than the unknowns: there,
+    of two writes to one entry at a time one may be lost.
 
     Raises
     ------

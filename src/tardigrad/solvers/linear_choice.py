@@ -126,15 +126,16 @@ def block_size(system: LinearSystem, method: str) -> int:
 
 
 def rows_of_a_task(system: LinearSystem, workers: int, lock_free: bool) -> int:
-    """Row steps between two merges: so few that what all workers do meanwhile is an eighth of the unknowns.
+    """Row steps of a task: so few that what all workers do meanwhile is an eighth of the unknowns.
 
-    Short sparse rows need no copies: 1. Longer ones, of more than 32 entries for each worker, meet so often that a copy pays,
-    merged when its rows have read eight times as much as a merge.
+    Lock-free a quarter: a merge costs as much as six rows, and copies that are twice as old cost no passes. Short sparse rows
+    need no copies: 1. Longer ones, of more than 32 entries for each worker, meet so often that a copy pays, merged when its
+    rows have read eight times as much as a merge.
     """
     if lock_free and sp.issparse(system.A):
         entries = system.A.nnz / system.n_rows
         return 1 if workers == 1 or entries < 32 * workers else max(1, int(8 * system.dim / entries))
-    return max(1, min(system.dim, system.n_rows) // (8 * workers))
+    return max(1, min(system.dim, system.n_rows) // ((4 if lock_free else 8) * workers))
 
 
 def passes_of_update(rule: Rule[Any], system: LinearSystem) -> float:
