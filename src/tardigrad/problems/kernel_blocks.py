@@ -101,6 +101,7 @@ class KernelBlocks:
         -------
         P : array (m, c)
         C : array (m, q) or None
+            Column by column in memory.
 
         Raises
         ------
@@ -112,14 +113,14 @@ class KernelBlocks:
         own = None if own is None else self._positions(own, "own")
         Z = self.source.points(Z)
         P = np.zeros((Z.shape[0], coefficients.shape[1]), self.dtype)
-        C = None if columns is None else np.empty((Z.shape[0], len(columns)), self.dtype)
+        kept = None if columns is None else np.empty((len(columns), Z.shape[0]), self.dtype)
         for low, first, values in self._tiles(Z, own):
             high = low + values.shape[1]
             P[first : first + len(values)] += values @ coefficients[low:high]
-            if columns is not None:
+            if columns is not None and kept is not None:
                 begin, end = np.searchsorted(columns, (low, high))
-                self._gather(values, columns[begin:end], low, C, first, begin)
-        return P, C
+                self._gather(values, columns[begin:end], low, kept, first, begin)
+        return P, None if kept is None else kept.T
 
     def block(self, Z: Any, W: Any = None, dtype: Any = None) -> Array:
         """The matrix of k(z_i, w_j).

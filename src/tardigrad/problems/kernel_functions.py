@@ -231,13 +231,12 @@ class Matern(KernelFunction):
     def apply(self, values: Array) -> None:
         np.sqrt(values, out=values)
         values *= _scale(math.sqrt(2 * self.nu), self.bandwidth, values.dtype)
-        factor = None if self.nu == 0.5 else 1 + values
+        factor: Any = 1.0 if self.nu == 0.5 else 1 + values
         if self.nu == 2.5:
             factor += values * values / 3
         np.negative(values, out=values)
         np.exp(values, out=values)
-        if factor is not None:
-            np.multiply(values, factor, out=values, where=values != 0)
+        np.multiply(values, factor, out=values, where=values != 0)  # 0 times infinity is 0 here
 
 
 @dataclass(frozen=True)
