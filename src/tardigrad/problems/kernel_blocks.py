@@ -20,6 +20,7 @@ from tardigrad.core.validate import optional_integer
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_loops import gather_loop, tile_loop
 from tardigrad.problems.kernel_rows import rows_of, squared_norms
+from tardigrad.problems.matrix_file import MatrixFile
 
 #: rows of a tile at most; entries of one (a megabyte, half of a core's cache), and the fewest and most columns
 _ROWS, _ENTRIES, _COLUMNS = 512, 2**18, (512, 8192)
@@ -78,6 +79,12 @@ class KernelBlocks:
         self._is_fused = kind is not None
         self._loop = tile_loop(kind, self.dtype)
         self._gather = gather_loop(self.dtype)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Compiled again where it is read; rows in a file stay there."""
+        X = self.source.X
+        in_file = isinstance(X, np.memmap) and X.flags.c_contiguous and getattr(X, "filename", None) is not None
+        return KernelBlocks, (MatrixFile.of(X) if in_file else X, self.kernel, self.dtype, self.tile)
 
     def rows(self, index: Any) -> Any:
         """Rows of X in this precision, in the form that `product` takes fastest: dense, or CSR where X is sparse and wide."""

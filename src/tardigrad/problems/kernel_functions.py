@@ -149,6 +149,7 @@ class Laplacian(KernelFunction):
     def fused(self) -> tuple[str, float, float]:
         return "exp(-r)", _scale(1, self.bandwidth), 1.0
 
+    @np.errstate(over="ignore")  # of a distance over a tiny bandwidth: the value is 0
     def apply(self, values: Array) -> None:
         np.sqrt(values, out=values)
         values *= -_scale(1, self.bandwidth, values.dtype)
@@ -184,6 +185,7 @@ class Gaussian(KernelFunction):
     def fused(self) -> tuple[str, float, float]:
         return "exp(-r^2)", _scale(0.5, self.bandwidth, power=2), 1.0
 
+    @np.errstate(over="ignore")  # of a distance over a tiny bandwidth: the value is 0
     def apply(self, values: Array) -> None:
         values *= -_scale(0.5, self.bandwidth, values.dtype, power=2)
         np.exp(values, out=values)
@@ -228,6 +230,7 @@ class Matern(KernelFunction):
         kind = {0.5: "exp(-r)", 1.5: "matern 3/2", 2.5: "matern 5/2"}[self.nu]
         return kind, _scale(math.sqrt(2 * self.nu), self.bandwidth), 1.0
 
+    @np.errstate(over="ignore")  # of a distance over a tiny bandwidth: the value is 0
     def apply(self, values: Array) -> None:
         np.sqrt(values, out=values)
         values *= _scale(math.sqrt(2 * self.nu), self.bandwidth, values.dtype)
@@ -276,6 +279,7 @@ class Dispersal(KernelFunction):
             return "exp(-r^2)", _scale(1, self.bandwidth, power=2), 1.0
         return "exp(-r^gamma)", -2 * math.log2(_number(self.bandwidth)), self.gamma / 2
 
+    @np.errstate(over="ignore")  # of a distance over a tiny bandwidth: the value is 0
     def apply(self, values: Array) -> None:
         if self.gamma == 1:
             Laplacian(self.bandwidth).apply(values)
@@ -414,10 +418,7 @@ def median_distance(X: Any, seed: int = 0) -> float:
     chosen = np.arange(rows.n_rows)
     if rows.n_rows > _ROWS:
         chosen = np.sort(np.random.default_rng(check_seed(seed)).choice(rows.n_rows, _ROWS, replace=False))
-    from scipy.spatial.distance import pdist
-
-    sample = rows.take(chosen)
-    distances = pdist(sample if isinstance(sample, np.ndarray) else sample.toarray())
+    distances = _distances(rows.take(chosen))
     if not np.isfinite(distances).all():
         raise InvalidInputError("X has a value that is not finite (or is too large to be squared): remove such rows or scale")
     median = float(np.median(distances)) if len(distances) else 0.0
@@ -430,3 +431,19 @@ def median_distance(X: Any, seed: int = 0) -> float:
             )
         median = float(positive.mean())
     return median
+
+
+def _distances(rows: Any) -> Array:
+    """Of all pairs."""
+    from scipy.spatial.distance import pdist
+
+    if isinstance(rows, np.ndarray):
+        with np.errstate(over="ignore"):
+            return pdist(rows)
+    # sparse and wide: made dense, a thousand rows could fill the memory
+    products = (rows @ rows.T).toarray()
+    norms = np.diag(products)
+    both = norms[:, None] + norms
+    squares = both - 2 * products
+    squares[squares < 1e-12 * both] = 0  # what rounding leaves of duplicates
+    return np.sqrt(squares[np.triu_indices(len(squares), 1)])

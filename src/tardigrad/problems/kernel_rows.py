@@ -20,6 +20,7 @@ import scipy.sparse as sp
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.problems.kernel_loops import arrays
+from tardigrad.problems.matrix_file import MatrixFile
 
 #: sparse rows stay so where they have more columns, or a smaller share of entries
 _WIDE, _FULL = 16384, 0.005
@@ -208,6 +209,8 @@ def squared_norms(rows: Any) -> Array:
 
 def as_points(X: Any, name: str) -> Any:
     """A matrix of real numbers: an array, a memory map or a CSR array."""
+    if isinstance(X, MatrixFile):
+        return X.open()
     try:
         matrix = X if isinstance(X, np.memmap) else sp.csr_array(X) if sp.issparse(X) else np.asarray(X)
     except ValueError:
