@@ -118,7 +118,7 @@ def test_kernels_by_name():
     assert kernel_named(td.Gaussian(3.0)) == td.Gaussian(3.0)
     with pytest.raises(InvalidInputError, match="one of laplacian, gaussian, matern, dispersal, or a kernel object, not 'rbf'"):
         kernel_named("rbf")
-    with pytest.raises(InvalidInputError, match="'gaussian' does not take these parameters.*nu"):
+    with pytest.raises(InvalidInputError, match=r"'gaussian' does not take these parameters.*nu"):
         kernel_named("gaussian", nu=1.5)
 
 

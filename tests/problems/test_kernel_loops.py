@@ -101,10 +101,6 @@ def test_near_points_are_computed_from_the_points(dtype):
     assert np.abs(np.diag(plain[:, 6:]) / np.diag(exact[:, 6:]) - 1).max() > 1000 * precision, "it made a difference"
 
 
-def test_without_points_negative_squares_are_0():
-    assert values_of("exp(-r)", np.array([-1e-6, -3.0, 4.0], np.float32)).tolist()[:2] == [1.0, 1.0]
-
-
 def test_columns_are_gathered():
     values = np.arange(12, dtype=np.float32).reshape(3, 4)
     out = np.full((5, 4), -1, np.float32)

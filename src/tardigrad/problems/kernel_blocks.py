@@ -119,6 +119,10 @@ class KernelBlocks:
         columns = None if columns is None else self._positions(columns, "columns")
         own = None if own is None else self._positions(own, "own")
         Z = self.source.points(Z)
+        if columns is not None and (np.diff(columns) < 0).any():
+            raise InvalidInputError("columns must be ascending: sort them")
+        if own is not None and len(own) != Z.shape[0]:
+            raise InvalidInputError(f"own must have {Z.shape[0]} positions, one for each row of Z, not {len(own)}")
         P = np.zeros((Z.shape[0], coefficients.shape[1]), self.dtype)
         kept = None if columns is None else np.empty((len(columns), Z.shape[0]), self.dtype)
         for low, first, values in self._tiles(Z, own):
@@ -182,7 +186,8 @@ class KernelBlocks:
     def _evaluate(self, values: Array, norms: Array, others: Array, Z: Any, X: Any) -> None:
         """Products to kernel values, in place."""
         if self.kernel.of == "squared distances":
-            if not isinstance(Z, np.ndarray):
+            if self.source.finds_distances:
+                norms, others = np.zeros(values.shape[0], self.dtype), np.zeros(values.shape[1], self.dtype)
                 Z = X = np.empty((len(norms), 0), self.dtype)
             self._loop(values, norms, others, Z, X, self.scale, self.power)
         if not self._is_fused:

@@ -144,7 +144,7 @@ def arrays(dtype: Any) -> tuple[Any, Any, Any]:
 def tile_loop(kind: str | None, dtype: Any) -> Callable[..., None]:
     """``loop(values, norms, others, Z, X, scale, g)``: products of rows of Z and X to kernel values, in place.
 
-    It is compiled when it is asked for. Where Z has no columns, near points are taken as they come, but for negative squares.
+    It is compiled when it is asked for. With norms of 0, products are ``-|z - x|^2 / 2``, and points are not looked at.
 
     Parameters
     ----------
@@ -183,8 +183,7 @@ def tile_loop(kind: str | None, dtype: Any) -> Callable[..., None]:
             both = norm + others[j]
             square = both - (kept[j] + kept[j])
             if square < near * both:
-                square = apart(z, X[j]) if z.size else max(square, row.dtype.type(0))
-                row[j] = value(square, scale, g)
+                row[j] = value(apart(z, X[j]), scale, g)
 
     def loop(values: Any, norms: Any, others: Any, Z: Any, X: Any, scale: Any, g: Any) -> None:
         near, kept = values.dtype.type(NEAR), np.empty(values.shape[1], values.dtype)

@@ -61,7 +61,11 @@ class KernelRows:
     ----------
     centre : array (n_features,) or None
         What is subtracted from all rows.
+    finds_distances : bool
+        Whether `products` gives ``-|z - x|^2 / 2`` in place of ``z.x``.
     """
+
+    finds_distances = False
 
     def __init__(self, X: Any, dtype: Any, shifted: bool) -> None:
         self.X = X
@@ -88,11 +92,11 @@ class KernelRows:
             return np.require(dense, self.dtype, ("C", "A"))
         return _shift(dense, self.centre, np.empty(dense.shape, self.dtype))
 
-    def room(self, length: int) -> Array | None:
+    def room(self, length: int) -> Any:
         """Where tiles of so many rows are put; None where that is not needed."""
         return None if self._as_it_is else np.empty((length, self.n_features), self.dtype)
 
-    def tile(self, low: int, high: int, room: Array | None) -> Any:
+    def tile(self, low: int, high: int, room: Any) -> Any:
         """Rows ``low <= i < high``, shifted; a view where they can be used as they are, else in `room`."""
         rows = np.asarray(self.X[low:high])
         if room is None:
@@ -154,24 +158,30 @@ class SparseRows(KernelRows):
         self.X = X
         self.dtype = np.dtype(dtype)
         self.n_rows, self.n_features = (int(size) for size in X.shape)
-        self.parts = X.data.astype(self.dtype, copy=False), X.indices.astype(X.indptr.dtype, copy=False), X.indptr
+        self.shifted = shifted
         self.centre = self._centre() if shifted else None
+        kept = self.dtype if self.centre is None else self.centre.dtype
+        self.parts = X.data.astype(kept, copy=False), X.indices.astype(X.indptr.dtype, copy=False), X.indptr
 
     def take(self, index: Any) -> Any:
-        return self.X[np.atleast_1d(index)].toarray().astype(self.dtype, copy=False)
+        return self.X[np.atleast_1d(index)].toarray().astype(self.parts[0].dtype, copy=False)
 
-    def room(self, length: int) -> Array | None:
-        return np.empty((length, self.n_features), self.dtype)
+    def room(self, length: int) -> Any:
+        shape = length, self.n_features
+        return np.empty(shape, self.parts[0].dtype), None if self.centre is None else np.empty(shape, self.dtype)
 
-    def tile(self, low: int, high: int, room: Array | None) -> Any:
-        assert room is not None
-        room = room[: high - low]
-        densify(self.dtype, self.X.indptr.dtype)(*self.parts, low, room)
-        return room if self.centre is None else _shift(room, self.centre, room)
+    def tile(self, low: int, high: int, room: Any) -> Any:
+        rows = room[0][: high - low]
+        densify(rows.dtype, self.X.indptr.dtype)(*self.parts, low, rows)
+        return rows if self.centre is None else _shift(rows, self.centre, room[1][: high - low])
 
 
 class WideRows(SparseRows):
-    """Rows of a CSR matrix that stay sparse: they are not shifted."""
+    """Rows of a CSR matrix that stay sparse: they are not shifted, but distances are summed in float64."""
+
+    @property
+    def finds_distances(self) -> bool:  # type: ignore[override]
+        return self.shifted
 
     def _centre(self) -> Array | None:
         return None
@@ -184,10 +194,10 @@ class WideRows(SparseRows):
         found.sum_duplicates()
         return found
 
-    def room(self, length: int) -> Array | None:
+    def room(self, length: int) -> Any:
         return None
 
-    def tile(self, low: int, high: int, room: Array | None) -> Any:
+    def tile(self, low: int, high: int, room: Any) -> Any:
         data, indices, indptr = self.parts
         inside = slice(indptr[low], indptr[high])
         return sp.csr_array(
@@ -197,7 +207,8 @@ class WideRows(SparseRows):
     def products(self, Z: Any, tile: Any, out: Array) -> None:
         loop = sparse_products(self.dtype, tile.indptr.dtype)
         indices, indptr = (part.astype(tile.indptr.dtype, copy=False) for part in (Z.indices, Z.indptr))
-        loop(Z.data, indices, indptr, tile.data, tile.indices, tile.indptr, np.zeros(self.n_features, self.dtype), out)
+        work = np.zeros(self.n_features, self.dtype)
+        loop(Z.data, indices, indptr, tile.data, tile.indices, tile.indptr, work, self.shifted, out)
 
 
 def squared_norms(rows: Any) -> Array:
@@ -247,24 +258,33 @@ def densify(dtype: Any, index: Any) -> Callable[..., None]:
 
 @lru_cache
 def sparse_products(dtype: Any, index: Any) -> Callable[..., None]:
-    """``loop(Z.., X.., work, out)``: products of rows of two CSR matrices; `work` (n_features,) is zero, before and after."""
+    """``loop(Z.., X.., work, distances, out)``: products z.x of rows of two CSR matrices, or ``-|z - x|^2 / 2``.
+
+    Sums are in float64; of two equal rows they are the same but for the sign, so their distance is exactly 0. `work`
+    (n_features,) is zero, before and after.
+    """
     import numba
 
-    def loop(z: Any, z_indices: Any, z_indptr: Any, x: Any, x_indices: Any, x_indptr: Any, work: Any, out: Any) -> None:
+    def loop(
+        z: Any, z_places: Any, z_ends: Any, x: Any, x_places: Any, x_ends: Any, work: Any, distances: bool, out: Any
+    ) -> None:
         for i in range(out.shape[0]):
-            for k in range(z_indptr[i], z_indptr[i + 1]):
-                work[z_indices[k]] = z[k]
+            norm = 0.0
+            for k in range(z_ends[i], z_ends[i + 1]):
+                work[z_places[k]] = z[k]
+                norm += np.float64(z[k]) * np.float64(z[k])
             for j in range(out.shape[1]):
-                total = out.dtype.type(0)
-                for k in range(x_indptr[j], x_indptr[j + 1]):
-                    total += x[k] * work[x_indices[k]]
-                out[i, j] = total
-            for k in range(z_indptr[i], z_indptr[i + 1]):
-                work[z_indices[k]] = 0
+                total = 0.0
+                for k in range(x_ends[j], x_ends[j + 1]):
+                    entry, other = np.float64(x[k]), np.float64(work[x_places[k]])
+                    total += entry * (entry - 2.0 * other) if distances else entry * other
+                out[i, j] = -0.5 * max(total + norm, 0.0) if distances else total
+            for k in range(z_ends[i], z_ends[i + 1]):
+                work[z_places[k]] = 0
 
     written, values, _ = arrays(dtype)
     places = arrays(index)[1]
     csr = (values, places, places)
-    signature = numba.void(*csr, *csr, numba.from_dtype(np.dtype(dtype))[::1], written)
+    signature = numba.void(*csr, *csr, numba.from_dtype(np.dtype(dtype))[::1], numba.boolean, written)
     compiled: Callable[..., None] = numba.njit(signature, nogil=True)(loop)
     return compiled
