@@ -17,7 +17,7 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.core.validate import optional_integer
-from tardigrad.problems.kernel_functions import KernelFunction
+from tardigrad.problems.kernel_base import KernelFunction
 from tardigrad.problems.kernel_loops import gather_loop, tile_loop
 from tardigrad.problems.kernel_rows import rows_of, squared_norms
 from tardigrad.problems.matrix_file import MatrixFile

@@ -2,102 +2,34 @@
 
 Rules of this file:
 
-- a kernel is plain data, and knows nothing of the points: blocks of its values are computed by `kernel_blocks`;
-- values are computed in place, from squared distances that are never negative;
-- a bandwidth "auto" becomes a number by `fitted`, once, from a seeded subsample.
+- values are computed in place, from squared distances that are never negative, by the formula as it is printed; in float32 it
+  is the compiled loop that `fused` names that does it.
 """
 
 from __future__ import annotations
 
 import math
-import sys
-from abc import abstractmethod
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.plain import Plain
-from tardigrad.core.streams import check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.validate import number
+from tardigrad.problems.kernel_base import KernelFunction, median_distance
+from tardigrad.problems.user_kernel import UserKernel
 
-#: rows among whose pairs the median distance is taken
-_ROWS = 1000
-
-
-class KernelFunction(Plain):
-    """Base class of kernels; ``kernel(X, Z)`` is their matrix.
-
-    Attributes
-    ----------
-    of : {"squared distances", "inner products"}
-        What `apply` is given.
-    """
-
-    of: str = "squared distances"
-
-    @abstractmethod
-    def apply(self, values: Array) -> None:
-        """Replace squared distances (or inner products) by kernel values, in place and in their precision."""
-
-    @property
-    def fused(self) -> tuple[str, float, float] | None:
-        """Which compiled loop computes it in float32, and its two numbers (see `kernel_loops.formula`); None for none."""
-        return None
-
-    @property
-    def diagonal(self) -> float | None:
-        """k(x, x), where it is the same for every x; else None."""
-        return 1.0
-
-    def fitted(self, X: Any, seed: int = 0) -> KernelFunction:
-        """The kernel with a number for its bandwidth: where it is "auto", the median distance of rows of X.
-
-        Parameters
-        ----------
-        X : array or sparse matrix (n_rows, n_features)
-            The points; a thousand of them are looked at.
-        seed : int
-            Chooses these.
-
-        Returns
-        -------
-        KernelFunction
-            The same object where there is nothing to choose.
-
-        Raises
-        ------
-        InvalidInputError
-            If all rows are the same, or one is not finite.
-
-        Examples
-        --------
-        >>> Gaussian("auto").fitted(np.array([[0.0], [1.0], [3.0]]))
-        Gaussian(bandwidth=2.0)
-        """
-        if getattr(self, "bandwidth", None) != "auto":
-            return self
-        return replace(self, bandwidth=median_distance(X, seed))  # type: ignore[type-var]
-
-    def __call__(self, X: Any, Z: Any = None) -> Array:
-        """The matrix of k(x_i, z_j), in float32 where X is, else in float64; of X with itself where Z is None.
-
-        Examples
-        --------
-        >>> Laplacian(1.0)(np.array([[0.0], [2.0]])).round(4).tolist()
-        [[1.0, 0.1353], [0.1353, 1.0]]
-        """
-        from tardigrad.problems.kernel_blocks import KernelBlocks
-
-        dtype = np.float32 if getattr(X, "dtype", None) == np.float32 else np.float64
-        blocks = KernelBlocks(X if Z is None else Z, self, dtype)
-        values = blocks.block(X)
-        if Z is None and self.diagonal is not None:
-            np.fill_diagonal(values, self.diagonal)
-        return values
+__all__ = [
+    "Dispersal",
+    "Gaussian",
+    "KernelFunction",
+    "Laplacian",
+    "Matern",
+    "UserKernel",
+    "kernel_named",
+    "median_distance",
+]
 
 
 def _bandwidth(value: Any) -> float | Literal["auto"]:
@@ -291,65 +223,6 @@ class Dispersal(KernelFunction):
         np.exp(values, out=values)
 
 
-@dataclass(frozen=True)
-class UserKernel(KernelFunction):
-    """A function of squared distances, or of inner products, element by element.
-
-    Parameters
-    ----------
-    function : callable
-        Takes an array of any shape and returns one of the same shape. Where it is saved it is by module and name, so it must
-        be defined at the top of a module: a lambda works in memory only.
-    of : {"squared distances", "inner products"}
-        What it is given.
-
-    Raises
-    ------
-    InvalidInputError
-        If `function` is no function, or returns another shape; when it is used, not when it is made.
-    TypeError
-        When it is saved, if it cannot be found again by module and name.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> cubic = UserKernel(lambda products: (1 + products) ** 3, of="inner products")
-    >>> cubic(np.array([[1.0], [2.0]])).tolist()
-    [[8.0, 27.0], [27.0, 125.0]]
-    """
-
-    function: Callable[[Array], Any] | str
-    of: str = "squared distances"
-    _WAYS: ClassVar[tuple[str, ...]] = ("squared distances", "inner products")
-
-    def __post_init__(self) -> None:
-        if self.of not in self._WAYS:
-            raise InvalidInputError(f"of must be {self._WAYS[0]!r} or {self._WAYS[1]!r}, not {self.of!r}")
-        if isinstance(self.function, str):
-            object.__setattr__(self, "function", _function_named(self.function))
-        if not callable(self.function):
-            raise InvalidInputError(f"function must be a function of an array, not {self.function!r}")
-
-    def fields(self) -> dict[str, Any]:
-        return {"function": _name_of(self.function), "of": self.of}
-
-    @property
-    def diagonal(self) -> float | None:
-        return None if self.of == "inner products" else float(self._call(np.zeros(1))[0])
-
-    def apply(self, values: Array) -> None:
-        values[...] = self._call(values)
-
-    def _call(self, values: Array) -> Array:
-        found = np.asarray(self.function(values))  # type: ignore[operator]  # __post_init__ saw that it is one
-        if found.shape != values.shape or found.dtype.kind not in "biuf":
-            raise InvalidInputError(
-                f"the function of a UserKernel must return real numbers of the shape that it was given, {values.shape},"
-                f" not {found.dtype} of shape {found.shape}"
-            )
-        return found
-
-
 _NAMED: dict[str, type[KernelFunction]] = {
     "laplacian": Laplacian,
     "gaussian": Gaussian,
@@ -379,71 +252,3 @@ def kernel_named(name: Any, **parameters: Any) -> KernelFunction:
         return _NAMED[name](**parameters)
     except TypeError as error:
         raise InvalidInputError(f"the kernel {name!r} does not take these parameters: {error}") from None
-
-
-def _name_of(function: Any) -> str:
-    """Module and name by which a function can be found again."""
-    module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", getattr(function, "__name__", None))
-    if module is not None and getattr(sys.modules.get(module), str(name), None) is function:
-        return f"{module}:{name}"
-    raise TypeError(
-        f"a UserKernel with {function!r} cannot be saved: a function is saved by module and name, so define it with def at the"
-        " top of a module"
-    )
-
-
-def _function_named(name: str) -> Any:
-    """The function of a saved kernel; only from modules that are loaded already, so that a file cannot load others."""
-    module, _, attribute = name.partition(":")
-    found = getattr(sys.modules.get(module), attribute, None) if attribute else None
-    if found is None:
-        raise InvalidInputError(
-            f"the function of a UserKernel must be a function; it was saved as {name!r}, which is not loaded here: import that"
-            " module first"
-        )
-    return found
-
-
-def median_distance(X: Any, seed: int = 0) -> float:
-    """The median distance of pairs of rows, among a thousand rows; of duplicates mostly, the mean of positive distances.
-
-    Raises
-    ------
-    InvalidInputError
-        If all rows looked at are the same, or one is not finite.
-    """
-    from tardigrad.problems.kernel_rows import rows_of
-
-    rows = rows_of(X, np.float64)
-    chosen = np.arange(rows.n_rows)
-    if rows.n_rows > _ROWS:
-        chosen = np.sort(np.random.default_rng(check_seed(seed)).choice(rows.n_rows, _ROWS, replace=False))
-    distances = _distances(rows.take(chosen))
-    if not np.isfinite(distances).all():
-        raise InvalidInputError("X has a value that is not finite (or is too large to be squared): remove such rows or scale")
-    median = float(np.median(distances)) if len(distances) else 0.0
-    if median == 0:
-        positive = distances[distances > 0]
-        if not len(positive):
-            raise InvalidInputError(
-                f"bandwidth 'auto' is the median distance of rows, but all of the {len(chosen)} rows looked at are the same:"
-                " give a number"
-            )
-        median = float(positive.mean())
-    return median
-
-
-def _distances(rows: Any) -> Array:
-    """Of all pairs."""
-    from scipy.spatial.distance import pdist
-
-    if isinstance(rows, np.ndarray):
-        with np.errstate(over="ignore"):
-            return pdist(rows)
-    # sparse and wide: made dense, a thousand rows could fill the memory
-    products = (rows @ rows.T).toarray()
-    norms = np.diag(products)
-    both = norms[:, None] + norms
-    squares = both - 2 * products
-    squares[squares < 1e-12 * both] = 0  # what rounding leaves of duplicates
-    return np.sqrt(squares[np.triu_indices(len(squares), 1)])
