@@ -82,6 +82,7 @@ def test_special_values(kind):
         assert found[0] == found[1] == found[5] == 1
         assert np.isnan(found[2])
         assert found[3] == found[4] == found[6] == 0
+    assert values_of("exp(-r^gamma)", np.full(9, np.inf), 0.0, 0.005).tolist() == [0.0] * 9
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
