@@ -13,6 +13,7 @@ from needs import needs_torch
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import Dispersal, Gaussian, KernelFunction, Laplacian, Matern, UserKernel
+from tardigrad.problems.kernel_rows import KernelRows, WideRows
 from tardigrad.problems.torch_coefficients import DeviceCoefficients
 from tardigrad.problems.torch_device import TorchDevice
 from tardigrad.problems.torch_kernel_blocks import TorchKernelBlocks
@@ -132,13 +133,50 @@ def test_against_the_kernel_written_out(device):
 @on_every_device
 @pytest.mark.parametrize("memory", [None, 3_000])
 def test_a_row_with_itself_is_exact_whatever_rounding_does(memory, device):
-    X = 1000 + data(dtype=np.float32)  # where distances by norms and products are wrong by about 1
-    blocks = TorchKernelBlocks(X, Laplacian(1.0), np.float32, device, memory=memory)
+    X = 100 * data(dtype=np.float32)
+    blocks = TorchKernelBlocks(X, Laplacian(1e-3), np.float32, device, memory=memory)
     own = np.array([7, 250, 3])
     without, itself = blocks.product(X[own], np.eye(N_ROWS), own=own), np.arange(3)
     assert (without[0][itself, own] == 1).all()
     C = blocks.product(X[own], np.ones((N_ROWS, 1)), np.sort(own), own)[1]
     assert C[2, 0] == C[0, 1] == C[1, 2] == 1
+
+
+@on_every_device
+@pytest.mark.parametrize("memory", [None, 5_000])
+def test_distances_of_points_near_to_each_other_are_not_rounding(memory, device):
+    X = data(dtype=np.float32)
+    X[100:200] = X[:100] + 1e-4 * data(3, 100, dtype=np.float32)
+    X[200:] = X[:100]
+    matrix = np.exp(-np.linalg.norm(X[:, None].astype(float) - X, axis=2) / 1e-3)
+    own = np.arange(0, 300, 7)
+    blocks = TorchKernelBlocks(X, Laplacian(1e-3), np.float32, device, memory=memory)
+    P, C = blocks.product(X[own], np.ones((N_ROWS, 1)), np.arange(N_ROWS), own)
+    np.testing.assert_allclose(C, matrix[own], rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(P[:, 0], matrix[own].sum(1), rtol=1e-4)
+    np.testing.assert_allclose(blocks.block(X), matrix, rtol=1e-4, atol=1e-7)
+
+
+@on_every_device
+@pytest.mark.parametrize("memory", [None, 5_000])
+def test_rows_far_from_the_origin(memory, device):
+    X, (own, a, columns) = data() + 1e4, request()
+    plain = KernelBlocks(X, Gaussian(2.0)).product(X[own], a, columns, own)
+    assert_same(
+        TorchKernelBlocks(X, Gaussian(2.0), np.float32, device, memory=memory).product(X[own], a, columns, own),
+        plain,
+        np.float32,
+    )
+
+
+@on_every_device
+def test_more_rows_than_are_sent_at_once_and_more_points_than_a_tile_has(device, monkeypatch):
+    X = data(n_rows=5000)
+    plain, a = KernelBlocks(X, Gaussian(1.0)), np.random.default_rng(0).normal(size=(5000, 2))
+    own = np.random.default_rng(1).permutation(5000)[:700]
+    blocks = TorchKernelBlocks(X, Gaussian(1.0), np.float32, device)
+    assert blocks.resident
+    assert_same(blocks.product(X[own], a, own=own)[:1], plain.product(X[own], a, own=own)[:1], np.float32)
 
 
 @on_every_device
@@ -167,10 +205,9 @@ def test_a_small_memory_means_small_tiles_that_are_sent_one_after_another(device
     X, (own, a, columns) = data(dtype=np.float32), request()
     wanted = TorchKernelBlocks(X, Laplacian(2.0), np.float32, device).product(X[own], a, columns, own)
     seen = []
-    tile = KernelBlocks(X, Laplacian(2.0)).source.__class__.tile
+    tile = KernelRows.tile
     monkeypatch.setattr(
-        "tardigrad.problems.kernel_rows.KernelRows.tile",
-        lambda self, low, high: seen.append(high - low) or tile(self, low, high),
+        KernelRows, "tile", lambda self, low, high, room: seen.append(high - low) or tile(self, low, high, room)
     )
     blocks = TorchKernelBlocks(X, Laplacian(2.0), np.float32, device, memory=5_000)
     assert not blocks.resident
@@ -207,7 +244,7 @@ def test_sparse_rows_narrow_and_wide(n_features, of, memory, device):
     kernel = UserKernel(inverse, of)
     plain = KernelBlocks(X, kernel, np.float64)
     blocks = TorchKernelBlocks(X, kernel, np.float64, device, memory=memory)
-    assert blocks.source.sparse == (n_features > 100)
+    assert isinstance(blocks.source, WideRows) == (n_features > 100)
     assert blocks.resident == (memory is None and n_features < 100)
     rows = blocks.rows(own)
     assert_same(blocks.product(rows, a, columns, own), plain.product(rows, a, columns, own), np.float64)
@@ -391,6 +428,10 @@ def test_coefficients_of_a_wrong_shape_or_place():
             blocks.product(data()[:4], wrong)
     with pytest.raises(InvalidInputError, match="coefficients must have shape"):
         blocks.product(data()[:4], np.zeros(5))
+    with pytest.raises(InvalidInputError, match="own must hold the position of each of the 4 rows of Z, not of 3"):
+        blocks.product(data()[:4], np.zeros((N_ROWS, 1)), own=[1, 2, 3])
+    with pytest.raises(InvalidInputError, match="Z has 3 features, X has 7"):
+        blocks.product(np.zeros((2, 3)), np.zeros((N_ROWS, 1)))
     with pytest.raises(InvalidInputError, match="n_workers"):
         TorchKernelBlocks(data(), Laplacian(1.0), n_workers=0)
 
@@ -484,6 +525,24 @@ def test_a_block_that_is_known_is_held_so_that_its_number_is_no_other_arrays():
         assert shared.read([np.array([float(value)])]).item() == value
     assert shared.uploads == 200
     assert len(shared._sent) == 2
+
+
+def test_what_was_read_for_longest_is_forgotten_first():
+    shared, first = DeviceCoefficients(1), np.zeros(1)
+    shared.read([first])
+    shared.read([np.ones(1)])
+    shared.read([first])
+    shared.read([np.ones(1)])
+    assert shared.uploads == 3
+    shared.read([first])
+    assert shared.uploads == 3
+
+
+def test_an_order_that_was_right_for_other_blocks_is_looked_at_again():
+    shared, order = DeviceCoefficients(1), np.array([1, 0])
+    shared.read([np.zeros(2)], order)
+    with pytest.raises(InvalidInputError, match="order must hold each of the 3 rows"):
+        shared.read([np.zeros(3)], order)
 
 
 def test_what_was_read_does_not_change_by_what_readers_and_writers_do():

@@ -5,7 +5,7 @@ Rules of this file:
 - NumPy in and out, and the results of `KernelBlocks` up to rounding; coefficients may also be a tensor that lies there;
 - X stays on the device where it takes no more than its share of the memory; else it is sent tile by tile, each time;
 - tiles are as large as the memory allows that is each worker's; where it runs out, they are halved;
-- between upload and answer nothing waits for the device, and tiles are worked on where they lie.
+- between upload and answer the host waits for one bit a tile (are points near?), and tiles are worked on where they lie.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from tardigrad.core.task import Array
 from tardigrad.core.validate import integer
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import KernelFunction
-from tardigrad.problems.kernel_rows import squared_norms
+from tardigrad.problems.kernel_loops import NEAR
+from tardigrad.problems.kernel_rows import WideRows, as_points, squared_norms
 from tardigrad.problems.torch_device import TorchDevice
 from tardigrad.problems.torch_kernel_functions import in_place
 
@@ -110,6 +111,7 @@ class TorchKernelBlocks(KernelBlocks):
         budget = self.memory or (_HOST_MEMORY if free is None else int(_SHARE * free))
         self._entries = _ENTRIES[self.device.is_cuda]
         self._diagonal = self.kernel.diagonal
+        self._wide = isinstance(self.source, WideRows)
         with self.device.at_work(1):
             self._function, self._needs_scratch = in_place(self.kernel, self.device, self.dtype)
             self._norms = self.device.upload(self.norms)
@@ -147,9 +149,11 @@ class TorchKernelBlocks(KernelBlocks):
         InvalidInputError
             For shapes that do not fit; if memory runs out.
         """
-        Z = self.source.points(Z)
+        Z = as_points(Z, "Z")
         columns = None if columns is None else self._positions(columns, "columns")
         own = None if own is None else self._positions(own, "own")
+        if own is not None and len(own) != Z.shape[0]:
+            raise InvalidInputError(f"own must hold the position of each of the {Z.shape[0]} rows of Z, not of {len(own)}")
         torch = self.device.torch
 
         def compute() -> tuple[Array, Array | None]:
@@ -158,11 +162,12 @@ class TorchKernelBlocks(KernelBlocks):
             P = torch.zeros((Z.shape[0], a.shape[1]), **like)
             C = None if columns is None else torch.empty((Z.shape[0], len(columns)), **like)
             wanted = self.device.upload(np.empty(0, np.int64) if columns is None else columns)
-            for some, low, high, values in self._tiles(Z, own):
+            for low, first, values in self._tiles(Z, own):
+                some, high = slice(first, first + len(values)), low + values.shape[1]
                 P[some].addmm_(values, a[low:high])
                 if C is not None:
-                    first, last = np.searchsorted(columns, (low, high))
-                    C[some, first:last] = values.index_select(1, wanted[first:last] - low)
+                    begin, end = np.searchsorted(columns, (low, high))
+                    C[some, begin:end] = values.index_select(1, wanted[begin:end] - low)
             return P.cpu().numpy(), None if C is None else C.cpu().numpy()
 
         return self._in_memory(compute, Z.shape[0])
@@ -174,22 +179,21 @@ class TorchKernelBlocks(KernelBlocks):
             return TorchKernelBlocks(
                 points, self.kernel, other, self.device.name, memory=self.memory, n_workers=self.n_workers
             ).block(Z)
-        Z = self.source.points(Z)
+        Z = as_points(Z, "Z")
         found = np.empty((Z.shape[0], self.n_rows), self.dtype)
 
         def compute() -> Array:
-            for some, low, high, values in self._tiles(Z, None):
-                found[some, low:high] = values.cpu().numpy()
+            for low, first, values in self._tiles(Z, None):
+                found[first : first + len(values), low : low + values.shape[1]] = values.cpu().numpy()
             return found
 
         return self._in_memory(compute, Z.shape[0])
 
-    def _tiles(self, Z: Any, own: Array | None) -> Iterator[tuple[slice, int, int, Any]]:
-        """Kernel values tile by tile: which rows of Z, which rows of X from where to where, and the values."""
+    def _tiles(self, Z: Any, own: Array | None) -> Iterator[tuple[int, int, Any]]:
+        """``(low, first, values)``: kernel values of some points from `first` on with rows of X from `low` on."""
         torch, n_points = self.device.torch, Z.shape[0]
         n_rows, n_columns = self._tile_shape(n_points)
-        kind = self._norms.dtype
-        buffer = torch.empty(n_rows * n_columns, dtype=kind, device=self.device.name)
+        buffer = torch.empty(n_rows * n_columns, dtype=self._norms.dtype, device=self.device.name)
         scratch = torch.empty_like(buffer) if self._needs_scratch else None
         points, norms = self._points(Z, own)
         for low, high, X in self._tiles_of_rows(n_columns):
@@ -197,43 +201,65 @@ class TorchKernelBlocks(KernelBlocks):
                 some = slice(first, min(first + n_rows, n_points))
                 shape = some.stop - first, high - low
                 values = buffer[: shape[0] * shape[1]].view(shape)
-                if self.source.sparse:
-                    products = self.device.upload((Z[some] @ X.T).toarray())
-                    values.copy_(products)
-                if self.kernel.of == "squared distances":
-                    if self.source.sparse:
-                        values.mul_(-2).add_(norms[some, None]).add_(self._norms[low:high])
-                    else:
-                        torch.add(norms[some, None], self._norms[low:high], out=values).addmm_(points[some], X.T, alpha=-2)
-                    values.clamp_(min=0)
-                elif not self.source.sparse:
-                    torch.mm(points[some], X.T, out=values)
+                mine = None if own is None else self._own_entries(own[some], low, high)
+                self._products(points[some], X, norms[some], self._norms[low:high], values, mine)
                 self._function(values, None if scratch is None else scratch[: values.numel()].view(shape))
-                if own is not None:
-                    self._set_own_entries(values, own[some] - low)
-                yield some, low, high, values
+                if mine is not None and self._diagonal is not None:
+                    values[mine] = self._diagonal
+                yield low, first, values
+
+    def _products(self, points: Any, X: Any, norms: Any, others: Any, values: Any, mine: Any) -> None:
+        """Inner products, or squared distances, into `values`."""
+        torch, distances = self.device.torch, self.kernel.of == "squared distances"
+        if self._wide:
+            host = np.empty(tuple(values.shape), self.dtype)
+            self.source.products(points, X, host)
+            values.copy_(self.device.upload(host))
+            if distances:
+                values.mul_(-2).add_(norms[:, None]).add_(others).clamp_(min=0)
+        elif not distances:
+            torch.mm(points, X.T, out=values)
+        else:
+            torch.add(norms[:, None], others, out=values).addmm_(points, X.T, alpha=-2)
+            if mine is not None:
+                values[mine] = others[mine[1]]  # 0 in truth, and set at the end: they are not to count as near
+            if (values.amin(1) < NEAR * (norms + others.max())).any():
+                self._again(points, X, norms, others, values)
+
+    def _again(self, points: Any, X: Any, norms: Any, others: Any, values: Any) -> None:
+        """Squared distances of points near to each other once more, from the points: as differences they are rounding only."""
+        near = (values < NEAR * (norms[:, None] + others)).nonzero()
+        for part in near.split(max(1, _ENTRIES[False] // self.n_features)):
+            i, j = part.unbind(1)
+            values[i, j] = points.index_select(0, i).sub_(X.index_select(0, j)).square_().sum(1)
 
     def _points(self, Z: Any, own: Array | None) -> tuple[Any, Any]:
-        """Points on the device (sparse ones stay here), and their squared norms."""
-        if own is not None and not self.source.sparse:
+        """Points on the device (of wide rows: here), and their squared norms."""
+        if own is not None and self._rows is not None:
             where = self.device.upload(own)
-            points = self.device.upload(Z) if self._rows is None else self._rows.index_select(0, where)
-            return points, self._norms.index_select(0, where)
+            return self._rows.index_select(0, where), self._norms.index_select(0, where)
+        Z = self.source.points(Z)
         norms = self.device.upload(squared_norms(Z).astype(self.dtype))
-        return (None if self.source.sparse else self.device.upload(Z)), norms
+        return Z if self._wide else self.device.upload(Z), norms
+
+    def _own_entries(self, own: Array, low: int, high: int) -> Any:
+        """Where rows meet themselves in a tile: places on the device, or None."""
+        rows = np.flatnonzero((own >= low) & (own < high))
+        return (self.device.upload(rows), self.device.upload(own[rows] - low)) if len(rows) else None
 
     def _tiles_of_rows(self, size: int) -> Iterator[tuple[int, int, Any]]:
         """Tiles of X on the device; those that must be sent are sent while the one before is worked on, never further ahead."""
         sent: deque[Any] = deque()
+        room = self.source.room(size) if self._rows is None else None
         for low in range(0, self.n_rows, size):
             high = min(low + size, self.n_rows)
             if self._rows is not None:
                 yield low, high, self._rows[low:high]
                 continue
-            tile = self.source.tile(low, high)
             if len(sent) == 2:
                 sent.popleft().synchronize()
-            yield low, high, tile if self.source.sparse else self.device.upload(tile)
+            tile = self.source.tile(low, high, room)
+            yield low, high, tile if self._wide else self.device.upload(tile)
             if self.device.is_cuda:
                 sent.append(self.device.event())
 
@@ -243,26 +269,27 @@ class TorchKernelBlocks(KernelBlocks):
         entries = max(_FEWEST, min(self._entries, self._budget // (4 * size)))
         n_rows = min(n_points, _ROWS[self.device.is_cuda], isqrt(entries))
         n_columns = min(entries // n_rows, self.n_rows)
-        if not self.resident and not self.source.sparse:
+        if not self.resident and not self._wide:
             n_columns = max(1, min(n_columns, self._budget // (6 * size * self.n_features)))
         return n_rows, n_columns
 
     def _upload_rows(self, limit: int) -> Any:
         """All rows on the device, or None where they need more than `limit` bytes or than there is."""
-        if self.source.sparse or self.n_rows * self.n_features * self.dtype.itemsize > limit:
+        if self._wide or self.n_rows * self.n_features * self.dtype.itemsize > limit:
             return None
-        X, torch = self.source.X, self.device.torch
-        if not self.device.is_cuda and type(X) is np.ndarray and X.dtype == self.dtype and X.flags.c_contiguous:
-            return self.device.upload(X)
+        torch, part = self.device.torch, min(_ROWS[True], self.n_rows)
+        room = self.source.room(part)
+        if room is None and not self.device.is_cuda and type(self.source.X) is np.ndarray:
+            return self.device.upload(self.source.X)
         try:
             rows = torch.empty((self.n_rows, self.n_features), dtype=self._norms.dtype, device=self.device.name)
         except RuntimeError as error:
             if not self.device.is_out_of_memory(error):
                 raise
             return None
-        for low in range(0, self.n_rows, self.tile):
-            high = min(low + self.tile, self.n_rows)
-            rows[low:high].copy_(self.device.upload(self.source.tile(low, high)))
+        for low in range(0, self.n_rows, part):
+            high = min(low + part, self.n_rows)
+            rows[low:high].copy_(self.device.upload(self.source.tile(low, high, room)))
         return rows
 
     def _coefficient_tensor(self, given: Any) -> Any:
@@ -274,11 +301,6 @@ class TorchKernelBlocks(KernelBlocks):
                 f" {given.device}"
             )
         return given.to(self._norms.dtype)
-
-    def _set_own_entries(self, values: Any, own: Array) -> None:
-        rows = np.flatnonzero((own >= 0) & (own < values.shape[1]))
-        if self._diagonal is not None and len(rows):
-            values[self.device.upload(rows), self.device.upload(own[rows])] = self._diagonal
 
     def _in_memory(self, compute: Callable[[], T], n_points: int) -> T:
         """What `compute` returns, with smaller tiles where memory runs out."""

@@ -3,13 +3,13 @@
 Rules of this file:
 
 - a tile of squared distances becomes a tile of kernel values where it lies; at most one other tile is written to;
-- a kernel that has no formula here goes through NumPy: slower on a GPU, by two copies of each tile, and right;
+- formulas are those of `kernel_loops.formula`; a kernel that has none goes through NumPy: right, and slower on a GPU by two
+  copies of each tile;
 - a user's function is given tensors where a trial shows that it takes them and agrees with what it gives for arrays.
 """
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.problems.kernel_functions import Dispersal, Gaussian, KernelFunction, Laplacian, Matern, UserKernel
+from tardigrad.problems.kernel_functions import KernelFunction, UserKernel
 from tardigrad.problems.torch_device import TorchDevice
 
 #: exp(-s) is 0 beyond this in both precisions, and s^2 is finite up to it
@@ -48,6 +48,7 @@ def in_place(kernel: KernelFunction, device: TorchDevice, dtype: np.dtype[Any]) 
     Examples
     --------
     >>> import torch
+    >>> from tardigrad.problems.kernel_functions import Laplacian
     >>> function, needs_scratch = in_place(Laplacian(2.0), TorchDevice("cpu"), np.dtype("float64"))
     >>> values = torch.tensor([4.0, 16.0], dtype=torch.float64)
     >>> _ = function(values, None)
@@ -56,27 +57,26 @@ def in_place(kernel: KernelFunction, device: TorchDevice, dtype: np.dtype[Any]) 
     """
     if type(kernel) is UserKernel and _takes_tensors(kernel, device, dtype):
         return lambda values, _: values.copy_(_checked(kernel.function(values), values)), False  # type: ignore[operator]
-    if type(kernel) is Matern and kernel.nu != 0.5:
-        return _matern(kernel, device), True
-    if type(kernel) is Laplacian or type(kernel) is Matern:
-        scale = -1 / float(kernel.bandwidth)
-        return lambda values, _: values.sqrt_().mul_(scale).exp_(), False
-    if type(kernel) is Gaussian:
-        half = -0.5 / float(kernel.bandwidth) / float(kernel.bandwidth)
-        return lambda values, _: values.mul_(half).exp_(), False
-    if type(kernel) is Dispersal:
-        inverse, power = float(kernel.bandwidth) ** -2, kernel.gamma / 2
-        return lambda values, _: values.mul_(inverse).pow_(power).neg_().exp_(), False
+    kind, scale, power = kernel.fused or (None, 1.0, 1.0)
+    if kind in ("matern 3/2", "matern 5/2"):
+        return _matern(device, scale, smooth=kind == "matern 5/2"), True
+    if kind == "exp(-r)":
+        return lambda values, _: values.sqrt_().mul_(-scale).exp_(), False
+    if kind == "exp(-r^2)":
+        return lambda values, _: values.mul_(-scale).exp_(), False
+    if kind == "exp(-r^gamma)":
+        scale = 2 ** min(scale / 2, 127)
+        return lambda values, _: values.sqrt_().mul_(scale).pow_(2 * power).neg_().exp_(), False
     return lambda values, _: _through_numpy(kernel, values), False
 
 
-def _matern(kernel: Matern, device: TorchDevice) -> InPlace:
-    negative, scale, nu = device.torch.neg, math.sqrt(2 * kernel.nu) / float(kernel.bandwidth), kernel.nu
+def _matern(device: TorchDevice, scale: float, smooth: bool) -> InPlace:
+    negative = device.torch.neg
 
     def function(values: Any, scratch: Any) -> Any:
         values.sqrt_().mul_(scale).clamp_(max=_FAR)
         negative(values, out=scratch).exp_()
-        if nu == 2.5:
+        if smooth:
             values.addcmul_(values, values, value=1 / 3)
         return values.add_(1).mul_(scratch)
 
