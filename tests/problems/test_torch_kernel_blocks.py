@@ -157,6 +157,17 @@ def test_distances_of_points_near_to_each_other_are_not_rounding(memory, device)
     np.testing.assert_allclose(blocks.block(X), matrix, rtol=1e-4, atol=1e-7)
 
 
+def test_rows_do_not_count_as_near_to_themselves(monkeypatch):
+    X = data()
+    blocks = TorchKernelBlocks(X, Laplacian(1.0), np.float32, memory=5_000)
+    computed = []
+    monkeypatch.setattr(blocks, "_again", lambda *arguments: computed.append(1))
+    blocks.product(X[:50], np.ones((N_ROWS, 1)), own=np.arange(50))
+    assert not computed
+    blocks.product(X[:50], np.ones((N_ROWS, 1)))
+    assert computed
+
+
 @on_every_device
 @pytest.mark.parametrize("memory", [None, 5_000])
 def test_rows_far_from_the_origin(memory, device):

@@ -110,6 +110,8 @@ class TorchKernelBlocks(KernelBlocks):
         free = self.device.free_memory()
         budget = self.memory or (_HOST_MEMORY if free is None else int(_SHARE * free))
         self._entries = _ENTRIES[self.device.is_cuda]
+        if not self.device.is_cuda and self.n_workers == 1:
+            self._entries *= 4  # threads that share a tile meet at its end: they need more of it
         self._diagonal = self.kernel.diagonal
         self._wide = isinstance(self.source, WideRows)
         with self.device.at_work(1):
