@@ -30,6 +30,8 @@ Floats = npt.NDArray[np.float64]
 
 #: eigenvalues that are looked at, whatever the spectrum
 _LEAST = 6
+#: eigenvalues below this share of the largest are rounding: kernel entries are float32 in a run
+_ROUNDING = 1e-7
 #: from so many rows on subspace iteration takes the place of the dense solver, in so many steps
 _ITERATED, _STEPS = 1000, 3
 
@@ -171,15 +173,15 @@ def preconditioner(
         sigma, vectors = _above(matrix, bound, least=_LEAST)
     else:
         sigma, vectors = _largest(matrix, integer(n_damped, "n_damped", 0) + 1)
-    positive = int(np.count_nonzero(sigma > s * np.finfo(np.float64).eps * sigma[0]))
+    positive = int(np.count_nonzero(sigma > _ROUNDING * sigma[0]))
     sigma = sigma[:positive]
     q = eigenpro.n_damped(sigma / s, s, most, power) if n_damped is None else min(n_damped, positive - 1)
     tail = sigma[q]
     damped = 1 - (tail / sigma[:q]) ** power
     U = np.ascontiguousarray(vectors[:, :q])
-    beta = float(np.max(own - (U * U) @ (damped * sigma[:q])))
-    top = sigma[0] ** (1 - power) * tail**power if q else sigma[0]
-    return NystromPreconditioner(U, damped / sigma[:q], beta, float(top) / s, float(tail) / s)
+    top = float(sigma[0] ** (1 - power) * tail**power if q else sigma[0]) / s
+    beta = float(np.max(own - (U * U) @ (damped * sigma[:q])))  # a trace is at least the top eigenvalue
+    return NystromPreconditioner(U, damped / sigma[:q], max(beta, top), top, float(tail) / s)
 
 
 def _checked(K_ss: npt.ArrayLike, diagonal: npt.ArrayLike | None) -> tuple[Floats, Floats]:
