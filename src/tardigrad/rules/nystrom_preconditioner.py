@@ -154,9 +154,10 @@ def preconditioner(
 
     Memory: `theory.eigenpro.preconditioner_bytes`, K_ss included.
 
-    Damping by the whole subsample (largest_batch = s) fits the directions to the sample: on rows outside it the largest
-    eigenvalue was 1.1 (4 workers, whose errors average) to 1.7 times `top`, and beta up to 1.35 times as large. Steps
-    were still longer, and residuals 2 to 5 times smaller, than with EigenPro 2's s/5; see `beta_of`.
+    Damping by the whole subsample (largest_batch = s) fits the directions to the sample. On rows outside it the top
+    eigenvalue was 1.1 to 1.7 times `top`, and beta up to 1.35 times as large, the more so the smaller the sample's share
+    (EigenPro 2's s/5: 1.1). Steps are longer all the same: after 9 epochs of 4000 rows of Fashion-MNIST, one worker, batches
+    of 128, factor 1, the relative residual was 0.014 with it, 0.035 with s/2, and 0.11 with s/5.
 
     Examples
     --------

@@ -266,11 +266,23 @@ def step(beta: float, top: float, batch: int, in_flight: float, factor: float = 
     in_flight : float
         Batches in flight: the mean staleness + 1, which is the number of workers, however uneven their speeds. At least 1.
     factor : float
-        c; below 2 for one worker, below 1.57 for many (see `largest_step`).
+        c. 1.5 is stable with stale reads, see the notes; 1 is the published step.
 
     Notes
     -----
-    @@MEASURED@@
+    1.5 is the factor to use: it is below `largest_step` of every spectrum, batch and number of workers with equal delays.
+    In simulations it held everywhere (Fashion-MNIST, California housing, a9a, random data; 2000 to 12000 rows; 1 to 16
+    workers in turn or at random, one of them 10 times slower or not; up to 5 seeds), with the batch of `shared_batch` and
+    larger ones up to half of a worker's rows, and the preconditioner's default q. The next larger factors: 1.75 diverged
+    in one setting only (batches of 32 of one worker, outliers that its subsample had missed: `beta_of` is the cure); 2
+    diverged for 16 workers with batches of half their rows; 2.5 in most settings with one worker.
+
+    The **mean** staleness counts, not the largest: it is in_flight - 1 whatever the workers' speeds. A worker 10 times
+    slower, with single replies 400 updates late, did not change which factors are stable.
+
+    A block-diagonal preconditioner, a block each worker, does not raise the top eigenvalue: computed exactly it is lam'
+    to 1 % for 4 and 16 workers whose subsamples are their whole blocks. Subsamples smaller than their blocks raise it:
+    by 1.1 for four fifths of a block, 1.35 for two fifths, 1.44 for a fifth (q of the default, 4 workers).
 
     Raises
     ------
