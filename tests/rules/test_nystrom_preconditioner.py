@@ -69,6 +69,8 @@ def test_beta_of_is_the_diagonal_outside_the_subsample():
     C = laplacian(batch, X)
     entries = 1 - np.einsum("ms,st,mt->m", C, dense(made, 40), C)
     assert made.beta_of(C, 1.0) == pytest.approx(entries.max(), rel=1e-12) == pytest.approx(1.0, rel=1e-6)
+    inside = entries.argmin()
+    assert entries[inside] < made.beta == made.beta_of(C[[inside]], 1.0)
     assert made.beta_of(laplacian(X), 1.0) == pytest.approx(made.beta, rel=1e-12)
     assert made.beta_of(C.astype(np.float32), np.ones(6, np.float32)) == pytest.approx(entries.max(), rel=1e-5)
 
@@ -119,6 +121,7 @@ def test_duplicate_rows(q, copies):
 def test_all_rows_alike_leave_nothing_to_damp():
     made = preconditioner(np.ones((9, 9)), 1.0)
     assert (made.n_damped, made.beta) == (0, pytest.approx(1.0))
+    assert made.beta >= made.top  # whatever the rounding: a step's factor relies on it
     assert made.top == made.tail == pytest.approx(1.0)
 
 

@@ -9,8 +9,6 @@ from hypothesis import strategies as st
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.theory.eigenpro import (
-    corollary_1,
-    corollary_2,
     critical_batch,
     largest_batch,
     largest_step,
@@ -20,9 +18,8 @@ from tardigrad.theory.eigenpro import (
     preconditioner_bytes,
     shared_batch,
     step,
-    theorem_1_bound,
-    theorem_1_step,
 )
+from tardigrad.theory.eigenpro_bound import corollary_1, corollary_2, theorem_1_bound, theorem_1_step
 
 levels = st.floats(1e-6, 1.0)
 batches = st.integers(1, 5000)
