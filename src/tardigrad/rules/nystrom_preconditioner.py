@@ -64,7 +64,8 @@ class NystromPreconditioner(Plain):
     def beta_of(self, C: Array, diagonal: Array | float) -> float:
         """`beta`, or the largest entry of the preconditioned diagonal at a batch's rows where that is larger.
 
-        The subsample's own beta is too small for rows that are unlike it: up to 1.35 times on outliers.
+        The subsample's own beta is too small for rows that are unlike it: up to 1.35 times on outliers. With this one in
+        each batch's step, batches of 32 rows of California housing converged with factors 1.75 and 2, else they diverged.
 
         Parameters
         ----------

@@ -278,7 +278,7 @@ def step(beta: float, top: float, batch: int, in_flight: float, factor: float = 
     diverged for 16 workers with batches of half their rows, and for 4 in turn whose subsamples were 13 % of their blocks.
 
     The **mean** staleness counts, not the largest: it is in_flight - 1 whatever the workers' speeds. A worker 10 times
-    slower, with single replies 400 updates late, did not change which factors are stable.
+    slower, with single replies 400 updates late, changed nothing at 1.75 and below.
 
     A block-diagonal preconditioner, a block each worker, does not raise the top eigenvalue: computed exactly it is lam'
     to 1 % for 4 and 16 workers whose subsamples are their whole blocks. Subsamples smaller than their blocks raise it:

@@ -66,7 +66,8 @@ def theorem_1_bound(
     What it does not guarantee: the theorem's condition ``step <= 1/(beta + (m-1) tail)`` knows neither the number of
     workers nor the delay, and it is not sufficient: with stale reads the iteration diverges at steps that it
     allows, while the bound falls (a test has the example; at the critical batch half of that step diverged with 8
-    workers). The proof is not to be relied on: P is not symmetric, and signs are wrong. `theory.eigenpro.step` is the rule to use.
+    workers). The proof is not to be relied on: P is not symmetric, and signs are wrong. `theory.eigenpro.step` is the
+    rule to use.
 
     Raises
     ------
