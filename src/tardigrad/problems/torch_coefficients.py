@@ -122,7 +122,7 @@ class DeviceCoefficients:
             raise InvalidInputError(
                 f"a block must have shape (n, {self.n_outputs}), or (n * {self.n_outputs},), not {block.shape}"
             )
-        tensor = self.device.upload(np.array(block, self.dtype).reshape(-1, self.n_outputs))
+        tensor = self.device.upload(np.asarray(block, self.dtype).reshape(-1, self.n_outputs))
         self.device.wait()
         self.uploads += 1
         return tensor
