@@ -84,7 +84,7 @@ def test_the_rounds_are_those_written_out():
         rows = epoch_order(4, epoch, 60)[10 * part : 10 * part + 10]
         change = 0
         for client in range(2):
-            gamma_of = lambda beta, top: theory.one_worker_step(beta, top, 10)  # noqa: E731
+            gamma_of = lambda beta, top: 1.5 / (beta + (2 * 5 - 1) * top)  # noqa: E731
             mine = written_out(K, y, alpha, alpha, rows[5 * client : 5 * client + 5], subs[client], gamma_of, 4)
             change = change + mine - alpha
         alpha = alpha + change
@@ -96,7 +96,7 @@ def test_alone_with_batches_of_one_row_all_methods_have_the_same_bits(n_outputs)
     problem = make_machine(40, n_outputs=n_outputs)
     sizes = {"batch_size": 1, "n_subsample": 20, "n_damped": 4}
     one = virtual(td.EigenPro(**sizes, refresh=True), problem, 120, snapshot_every=20)
-    rounds = virtual(td.SyncEigenPro(**sizes, refresh=True), problem, 120, snapshot_every=20)
+    rounds = virtual(td.SyncEigenPro(**sizes, refresh=True, step_factor=1.0), problem, 120, snapshot_every=20)
     owners = virtual(td.AsyncEigenPro(**sizes, step_factor=1.0), problem, 120, snapshot_every=20)
     assert same_bits(one.history.x, rounds.history.x)
     assert same_bits(one.history.x, owners.history.x)

@@ -217,8 +217,8 @@ class TorchKernelBlocks(KernelBlocks):
             host = np.empty(tuple(values.shape), self.dtype)
             self.source.products(points, X, host)
             values.copy_(self.device.upload(host))
-            if distances:
-                values.mul_(-2).add_(norms[:, None]).add_(others).clamp_(min=0)
+            if distances:  # these rows answer with -1/2 of the squared distances
+                values.mul_(-2)
         elif not distances:
             torch.mm(points, X.T, out=values)
         else:

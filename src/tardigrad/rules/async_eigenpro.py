@@ -32,7 +32,6 @@ from tardigrad.core.task import Array, Payload, Points, Task
 from tardigrad.core.validate import optional_integer
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.rules.eigenpro import MEMORY, KernelRule, Prepared, epoch_order, seed_of
-from tardigrad.theory import eigenpro
 
 #: measured batches in flight may exceed those that the step was chosen for by this factor before it is reduced
 SLACK = 1.05
@@ -162,9 +161,6 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
         rows, leading = order[low + places], points[0].shape[:-1]
         batch, correction, loss = self._update(problem, task.client, rows, coefficients, leading, cache, task.weight)
         return places, batch, cache.places, correction, loss
-
-    def _step(self, beta: float, top: float, in_flight: float) -> float:
-        return eigenpro.step(beta, top, int(self.batch_size), in_flight)
 
     def write(self, x: Array, payload: Any, task: Task) -> None:
         places, batch, sub, correction, _ = payload

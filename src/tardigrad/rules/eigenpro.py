@@ -18,7 +18,6 @@ Rules of this file:
 from __future__ import annotations
 
 import dataclasses
-from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -40,7 +39,7 @@ from tardigrad.theory import eigenpro
 #: columns of a kernel block that are held at once, beside the subsample's: those of a tile
 TILE = 2048
 #: rows of a batch on which products run at full speed
-LEAST = 256
+LEAST = 32
 #: memory for batches and preconditioners of all workers together, unless told otherwise
 MEMORY = 1e9
 
@@ -123,9 +122,9 @@ class KernelRule:
             this, n_subsample=s, batch_size=m, n_damped=q, n_rows=problem.n_rows, n_outputs=problem.n_outputs
         )
 
-    @abstractmethod
     def _step(self, beta: float, top: float, in_flight: float) -> float:
         """The step a sample before `step_factor`, from the largest diagonal entry and eigenvalue, and batches in flight."""
+        return eigenpro.step(beta, top, int(self.batch_size), in_flight)
 
     def _prepared(self, problem: KernelInterpolation, client: int, sub: Array, places: Array) -> Prepared:
         ascending = np.argsort(sub)
@@ -220,8 +219,7 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
     n_damped : int or "auto"
         Directions that are damped; "auto": from the subsample's spectrum, as EigenPro 2 does it.
     step_factor : float or array
-        Multiplies the step of EigenPro 2 for the whole round's batch (`theory.eigenpro.one_worker_step`). An array runs one
-        replica for each entry.
+        c of ``gamma = c / (beta + (G m - 1) lam')`` (`theory.eigenpro.step`). An array runs one replica for each entry.
     refresh : bool
         Draw subsamples and make preconditioners anew each epoch; by default they are those of the first.
     memory : float
@@ -232,7 +230,8 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
     Notes
     -----
     Departures from section 2.2, which diverges as printed: each worker's correction goes to the rows of its own subsample,
-    and the 1/m of the gradient is the whole round's.
+    and the 1/m of the gradient is the whole round's. EigenPro 2's own step, c = 2 at the critical batch, is at the limit of
+    stability; a subsample smaller than the data makes lam' too small, by up to 1.7 times.
 
     Raises
     ------
@@ -262,7 +261,7 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
     batch_size: int | Literal["auto"] = "auto"
     n_subsample: int | Literal["auto"] = "auto"
     n_damped: int | Literal["auto"] = "auto"
-    step_factor: float | Array = 1.0
+    step_factor: float | Array = 1.5
     refresh: bool = False
     memory: float = MEMORY
     n_rows: int = 0
@@ -309,9 +308,6 @@ class SyncEigenPro(KernelRule, Rule[RoundState]):
         )
         return rows, batch, cache.places, correction, loss
 
-    def _step(self, beta: float, top: float, in_flight: float) -> float:
-        return eigenpro.one_worker_step(beta, top, int(int(self.batch_size) * in_flight))
-
     def receive(self, state: RoundState, reply: Reply, rng: Rng) -> tuple[RoundState, Orders]:
         payload: Any = reply.payload
         if reply.task.id != state.turn:
@@ -339,8 +335,10 @@ class EigenPro(SyncEigenPro):
 
     Parameters
     ----------
-    batch_size, n_subsample, n_damped, step_factor, refresh, memory
+    batch_size, n_subsample, n_damped, refresh, memory
         As for `SyncEigenPro`, with G = 1.
+    step_factor : float or array
+        Multiplies the automatic step of EigenPro 2 (`theory.eigenpro.one_worker_step`).
     n_rows, n_outputs : int
         Set when a run configures the rule.
 
@@ -364,6 +362,11 @@ class EigenPro(SyncEigenPro):
     >>> bool(problem.measures(result.x)["loss"] < 1e-4)
     True
     """
+
+    step_factor: float | Array = 1.0
+
+    def _step(self, beta: float, top: float, in_flight: float) -> float:
+        return eigenpro.one_worker_step(beta, top, int(self.batch_size))
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Self:
         if problem.n_clients != 1:
