@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -183,8 +184,14 @@ def _fingerprint(problem: Problem) -> str | None:
 def made_with() -> dict[str, str]:
     """Versions and machine that bits may depend on."""
     return {
-        "tardigrad": version("tardigrad"),
+        "tardigrad": _installed_version(),
         "python": platform.python_version(),
         "numpy": np.__version__,
         "machine": platform.machine(),
     }
+
+
+@cache
+def _installed_version() -> str:
+    """That of this package; looked up once, because it is read from a file, which takes as long as writing a small run."""
+    return version("tardigrad")
