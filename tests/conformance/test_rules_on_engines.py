@@ -15,8 +15,7 @@ def suited(rule, engine):
     return type(engine).__name__ not in rule.unsuited
 
 
-@pytest.mark.parametrize("engine", catalogue.ENGINE_NAMES)
-@pytest.mark.parametrize("rule", catalogue.ALL_RULES)
+@pytest.mark.parametrize(("rule", "engine"), catalogue.RULES_AND_ENGINES)
 def test_replay_equals_the_run_in_every_bit(rule, engine):
     (rule, problem), engine = catalogue.rule_and_problem(rule), catalogue.ENGINES[engine]()
     if not suited(rule, engine):
@@ -66,3 +65,8 @@ def test_synchronous_runs_are_the_same_on_every_engine(engine, small_problem):
     engines = td.Simulated(td.Constant(1.0)), engine
     states = [td.run(rule, small_problem, each, stop=td.MaxUpdates(20)).state for each in engines]
     assert same_bits(*states)
+
+
+def test_every_class_of_rules_is_run_on_ray():
+    classes = {name: type(catalogue.rule_and_problem(name)[0]) for name in catalogue.ALL_RULES}
+    assert {classes[name] for name in catalogue.ON_RAY} == set(classes.values())
