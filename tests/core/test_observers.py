@@ -119,3 +119,41 @@ def test_a_lock_free_run_shows_no_rows():
     td.run(td.RowAction(0.5), problem, td.Threads(2, lock_free=True), stop=td.MaxUpdates(20), observers=sees)
     assert [len(rows) for rows in sees.rows] == [0] * len(sees.rows)
     assert all(same for _, same in sees.states)
+
+
+class EndAt(Log):
+    def __init__(self, every, version, message="enough"):
+        super().__init__(every)
+        self.version, self.message = version, message
+
+    def observe(self, moment):
+        super().observe(moment)
+        return self.message if moment.version >= self.version else None
+
+
+@pytest.mark.parametrize(
+    ("rule", "engine"),
+    [(td.AsyncSGD(0.1), td.Simulated(td.Exponential(1.0))), (td.Hogwild(0.1), td.Threads(2, lock_free=True))],
+)
+def test_an_observer_ends_a_run_and_the_others_still_see_that_moment(rule, engine):
+    log, end = Log(5), EndAt(5, 10)
+    result = td.run(rule, make_problem(), engine, stop=td.MaxUpdates(100), observers=[end, log])
+    assert (result.status, result.message) == (td.Status.STOPPED, "enough")
+    assert result.state.version == 10
+    assert log.versions == end.versions == [0, 5, 10]
+    assert end.ends == [td.Status.STOPPED]
+
+
+def test_the_first_observer_that_ends_a_run_says_why():
+    assert run(EndAt(10, 10, "first"), EndAt(5, 5, "second")).message == "second"
+    assert run(EndAt(5, 5, "first"), EndAt(5, 5, "second")).message == "first"
+
+
+def test_an_observer_can_end_a_run_before_it_begins():
+    result = run(EndAt(5, 0))
+    assert (result.status, result.state.version) == (td.Status.STOPPED, 0)
+
+
+def test_a_run_that_an_observer_ended_is_saved_and_read(tmp_path):
+    result = run(EndAt(5, 5))
+    assert td.Result.load(result.save(tmp_path / "run")).status is td.Status.STOPPED

@@ -3,7 +3,7 @@
 Rules of this file:
 
 - an observer is called after every `every` updates, never for each reply unless it asks for that;
-- it must not change what it sees; what it keeps of ``x`` and of the state, it copies;
+- it must not change what it sees; what it keeps of ``x`` and of the state, it copies. It may end the run;
 - progress goes to standard error only.
 """
 
@@ -70,8 +70,8 @@ class Observer:
     def open(self, problem: Problem, stop: Limits) -> None:
         """Called before the first task."""
 
-    def observe(self, moment: Moment) -> None:
-        """Called every so many updates."""
+    def observe(self, moment: Moment) -> str | None:
+        """Called every so many updates; a text that it returns ends the run, as its message."""
 
     def close(self, status: Status | None, message: str) -> None:
         """Called once at the end; the status is None where the run ends with an exception."""

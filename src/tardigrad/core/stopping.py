@@ -30,6 +30,8 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     STALLED = "stalled"
     ENDED = "ended"
+    #: by an observer
+    STOPPED = "stopped"
     #: of linear systems: no x solves it; the number format allows no better; the limit of passes over the matrix
     INCONSISTENT = "inconsistent"
     PRECISION = "precision"

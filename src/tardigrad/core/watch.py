@@ -91,11 +91,13 @@ class Watch:
 
     def look(self, moment: Moment) -> Verdict | None:
         """Call whoever is due; the verdict that ends the run, if any."""
+        verdict: Verdict | None = None
         for i, observer in enumerate(self._observers):
             if moment.version >= self._due[i]:
-                self._observe(i, observer, moment)
+                message = self._observe(i, observer, moment)
+                if message is not None and verdict is None:
+                    verdict = Status.STOPPED, message
                 self._due[i] = moment.version + observer.every
-        verdict = None
         for i, tolerance in enumerate(self._bounds.tolerances):
             if moment.version >= self._tolerances_due[i]:
                 verdict = verdict or self._judge(tolerance, moment)
@@ -114,9 +116,10 @@ class Watch:
                 self._observe(i, observer, moment)
         self._close(status, message)
 
-    def _observe(self, i: int, observer: Observer, moment: Moment) -> None:
-        observer.observe(moment)
+    def _observe(self, i: int, observer: Observer, moment: Moment) -> str | None:
+        message = observer.observe(moment)
         self._seen[i] = moment.replies
+        return message
 
     def _judge(self, tolerance: Tolerance, moment: Moment) -> Verdict | None:
         began = time.perf_counter()
