@@ -38,6 +38,7 @@ _MODULE_OF = {
         "engines.replay": "Replay replay",
         "engines.simulated": "Simulated",
         "engines.threads": "Threads",
+        "estimators.kernel": "KernelClassifier KernelRegressor",
         "problems.client_quadratics": "ClientQuadratics",
         "problems.data": "Dataset",
         "problems.hsu_dirichlet": "HsuDirichlet",

@@ -1,0 +1,81 @@
+"""What estimators make of their arguments: kernels by name, workers by number of jobs.
+
+Rules of this file:
+
+- an argument is checked when `fit` is called, as scikit-learn wants it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
+
+from tardigrad.core.errors import InvalidInputError
+from tardigrad.core.validate import integer, number
+from tardigrad.engines.real import cores
+from tardigrad.problems.kernel_functions import KernelFunction, kernel_named
+
+#: rows that a worker has at least: with fewer, its subsample is too small to tell the directions that are to be damped
+ROWS_OF_A_WORKER = 2000
+
+_NAMES: dict[str, tuple[str, dict[str, float]]] = {
+    "laplacian": ("laplacian", {}),
+    "gaussian": ("gaussian", {}),
+    "matern-1/2": ("matern", {"nu": 0.5}),
+    "matern-3/2": ("matern", {"nu": 1.5}),
+    "matern-5/2": ("matern", {"nu": 2.5}),
+    "dispersal": ("dispersal", {}),
+}
+
+
+def kernel_of(kernel: Any, bandwidth: Any) -> KernelFunction:
+    """The kernel of an estimator's two arguments; "auto" is left to the data.
+
+    Examples
+    --------
+    >>> kernel_of("matern-5/2", 2.0)
+    Matern(bandwidth=2.0, nu=2.5)
+    """
+    if isinstance(kernel, KernelFunction):
+        if isinstance(bandwidth, str) and bandwidth == "auto":
+            return kernel
+        raise InvalidInputError(
+            f"bandwidth must be 'auto' where the kernel is an object, {kernel!r}, not {bandwidth!r}: give that object its"
+            " bandwidth"
+        )
+    if not isinstance(kernel, str) or kernel not in _NAMES:
+        raise InvalidInputError(
+            f"kernel must be one of {', '.join(_NAMES)}, or a kernel such as tardigrad.Laplacian(10.0), not {kernel!r}"
+        )
+    name, parameters = _NAMES[kernel]
+    return kernel_named(name, bandwidth=bandwidth, **parameters)
+
+
+def jobs_of(n_jobs: Any) -> int:
+    """How many threads are meant: None and -1 are all cores that this process may use, -2 all but one."""
+    if n_jobs is None:
+        return cores()
+    if not isinstance(n_jobs, bool) and isinstance(n_jobs, Integral) and n_jobs < 0:
+        return max(1, cores() + 1 + int(n_jobs))
+    return integer(n_jobs, "n_jobs")
+
+
+def workers_for(n_rows: int, n_jobs: Any, device: Any) -> int:
+    """Workers of a fit: threads on the processor, one for each device named, or one device shared by `n_jobs`.
+
+    Fewer where a worker would have less than `ROWS_OF_A_WORKER` rows.
+    """
+    jobs = jobs_of(n_jobs)
+    if isinstance(device, Sequence) and not isinstance(device, str):
+        jobs = len(device)
+    elif isinstance(device, str) and not device.startswith("cpu") and n_jobs is None:
+        jobs = 1
+    return max(1, min(jobs, n_rows // ROWS_OF_A_WORKER))
+
+
+def bytes_of(memory: Any, default: float) -> float:
+    """The memory that batches and preconditioners may take, in bytes."""
+    if isinstance(memory, str) and memory == "auto":
+        return default
+    return number(memory, "memory", above=0.0, what="'auto' or a number of bytes")
