@@ -94,8 +94,8 @@ class KernelRegressor(RegressorMixin, KernelMachine):
     Raises
     ------
     ValueError
-        From `fit`, if an argument has a wrong value, X or y are not finite, a batch does not fit the memory, or all rows are the
-        same where the bandwidth is "auto".
+        From `fit`, if an argument has a wrong value, X or y are not finite, a batch does not fit the memory, or all rows are
+        the same where the bandwidth is "auto".
     TardigradError
         If the fit diverges also with a quarter of the step.
 
@@ -185,7 +185,7 @@ class KernelClassifier(ClassifierMixin, KernelMachine):
         classes, codes = np.unique(y, return_inverse=True)
         if len(classes) < 2:
             raise InvalidInputError(f"y has one class only, {classes[0]!r}: a classifier needs rows of 2 classes at least")
-        if self.warm_start and hasattr(self, "dual_coef_") and not np.array_equal(classes, self.classes_):
+        if self._goes_on() and not np.array_equal(classes, self.classes_):
             raise InvalidInputError(
                 f"warm_start goes on with the classes {self.classes_.tolist()}, y has {classes.tolist()}: fit with"
                 " warm_start=False"

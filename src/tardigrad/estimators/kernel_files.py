@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError, RunFileError
+from tardigrad.core.errors import RunFileError
 from tardigrad.core.files import HEADER, RunFolder, read_folder
 from tardigrad.core.plain import decode, encode
 from tardigrad.core.task import Array
@@ -67,7 +67,9 @@ def load_into(cls: type, path: Path, names: Sequence[str]) -> Any:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise RunFileError(f"{path} is not a {name} that this version understands ({error})") from error
     if not set(fitted) <= set(names):
-        raise RunFileError(f"{path} is not a {name} that this version understands: it has {', '.join(set(fitted) - set(names))}")
+        raise RunFileError(
+            f"{path} is not a {name} that this version understands: it has {', '.join(set(fitted) - set(names))}"
+        )
     vars(estimator).update(fitted)
     return estimator
 

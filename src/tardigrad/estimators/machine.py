@@ -2,7 +2,7 @@
 
 Rules of this file:
 
-- arguments are checked in `fit`, and nothing of the estimator changes before the fit has ended;
+- arguments are checked in `fit`; what an earlier fit found stays until this one has ended;
 - rows in a file stay there: they are not copied when fitted to, copied, pickled or saved.
 """
 
@@ -45,6 +45,17 @@ FITTED = (
 
 class KernelMachine(BaseEstimator):
     """Base class of `KernelRegressor` and `KernelClassifier`, which describe the parameters."""
+
+    X_fit_: Any
+    dual_coef_: Array
+    intercept_: Array
+    kernel_: KernelFunction
+    history_: dict[str, Array]
+    n_iter_: int
+    message_: str
+    held_out_: Any
+    classes_: Array
+    _blocks: list[Any]
 
     def __init__(
         self,
@@ -92,16 +103,17 @@ class KernelMachine(BaseEstimator):
         """X as it is kept and y, checked by scikit-learn."""
         if np.dtype(self.dtype) not in (np.float32, np.float64):
             raise InvalidInputError(f"dtype must be 'float32' or 'float64', not {self.dtype!r}")
-        checked, y = validate_data(self, X, y, accept_sparse="csr", ensure_min_samples=2, **options)
+        new = not self._goes_on()
+        checked, y = validate_data(self, X, y, accept_sparse="csr", ensure_min_samples=2, reset=new, **options)
         return as_kept(X, checked, self.dtype), y
 
     def _fit(self, X: Any, y: Array, classes: Array | None, encode: Callable[[Any], tuple[Array, Array, Array]]) -> Self:
-        """Fit to rows X; ``encode(rows)`` gives the targets (n, c) of some rows, and the offset and scale (c,) they are less."""
+        """Fit to rows X; ``encode(rows)`` gives the targets (n, c) of some rows, and their offset and scale (c,)."""
         n_epochs, seed = integer(self.epochs, "epochs"), int(check_random_state(self.random_state).randint(2**31 - 1))
         tol = 0.0 if self.tol is None else number(self.tol, "tol", low=0.0)
         patience = integer(self.n_iter_no_change, "n_iter_no_change")
         kernel = kernel_of(self.kernel, self.bandwidth)
-        earlier = yes_or_no(self.warm_start, "warm_start") and hasattr(self, "dual_coef_")
+        earlier = self._goes_on()
         fitted, held = self._parts(X, seed, classes, earlier)
         rows = X if fitted is None else X[fitted]
         targets, offset, scale = encode(slice(None) if fitted is None else fitted)
@@ -122,7 +134,8 @@ class KernelMachine(BaseEstimator):
             def score(coefficients: Array) -> float:
                 return self._score(true, evaluate(blocks, coefficients, others) * scale + offset)
 
-        rule = AsyncEigenPro(batch_size=self.batch_size, memory=bytes_of(self.memory, MEMORY))
+        batch: Any = self.batch_size
+        rule = AsyncEigenPro(batch_size=batch, memory=bytes_of(self.memory, MEMORY))
         label = type(self).__name__ if self.verbose else None
         found = fit(
             problem, rule, n_epochs, start=start, seed=seed + done, tol=tol, patience=patience, score=score, label=label
@@ -134,6 +147,10 @@ class KernelMachine(BaseEstimator):
         self.history_ = _table(found, self.history_ if earlier else None, done)
         self.n_iter_ = done + len(found.epochs.table)
         return self
+
+    def _goes_on(self) -> bool:
+        """Whether there is an earlier fit to go on with."""
+        return yes_or_no(self.warm_start, "warm_start") and hasattr(self, "dual_coef_")
 
     def _parts(self, X: Any, seed: int, classes: Array | None, earlier: bool) -> tuple[Any, Any]:
         """Rows that are fitted to and rows held out, or None for all and none; the same ones again in a warm start."""
@@ -153,8 +170,8 @@ class KernelMachine(BaseEstimator):
         """Coefficients of an earlier fit, and its number of epochs."""
         if not same_rows(rows, self.X_fit_):
             raise InvalidInputError(
-                f"warm_start goes on with the coefficients of the rows that were fitted to, of shape {self.X_fit_.shape}; these,"
-                f" of shape {rows.shape}, are others (early_stopping must be as it was, too): fit with warm_start=False"
+                f"warm_start goes on with the rows that were fitted to, of shape {self.X_fit_.shape}; these, of shape"
+                f" {rows.shape}, are others (early_stopping must be as it was, too): fit with warm_start=False"
             )
         if self.dual_coef_.shape != targets.shape:
             raise InvalidInputError(
@@ -175,8 +192,8 @@ class KernelMachine(BaseEstimator):
             )
         elif found.epochs.plateau:
             text = (
-                f"{found.message}: a smaller bandwidth makes more targets reachable, and dtype='float64' helps where rounding is"
-                " the limit"
+                f"{found.message}: a smaller bandwidth brings more targets within reach, and dtype='float64' helps where"
+                " rounding is the limit"
             )
         else:
             return
@@ -209,8 +226,9 @@ class KernelMachine(BaseEstimator):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        if isinstance(vars(self).get("X_fit_"), MatrixFile):
-            self.X_fit_ = self.X_fit_.open()
+        rows = vars(self).get("X_fit_")
+        if isinstance(rows, MatrixFile):
+            self.X_fit_ = rows.open()
 
     def save(self, path: str | Path) -> Path:
         """Write the fitted estimator to a folder, as plain data: ``run.json`` and npz files, no pickle.
@@ -256,7 +274,9 @@ def _table(found: Fit, earlier: dict[str, Array] | None, done: int) -> dict[str,
     """`history_`: an array a column, those of an earlier fit before."""
     rows = [{**row, "epoch": row["epoch"] + done} for row in found.epochs.table]
     names = ["epoch", "loss", *(["score"] if found.epochs.score else []), "staleness", "staleness_max", "seconds", "waited"]
-    table = {name: np.array([row[name] for row in rows], int if name in ("epoch", "staleness_max") else float) for name in names}
+    table = {
+        name: np.array([row[name] for row in rows], int if name in ("epoch", "staleness_max") else float) for name in names
+    }
     if earlier is None:
         return table
     lacking = np.full(len(earlier["epoch"]), np.nan)
