@@ -69,7 +69,8 @@ class KernelRegressor(RegressorMixin, KernelMachine):
     intercept_ : array (n_outputs,)
         Mean of the targets, which is what the machine is far from all data.
     X_fit_ : array, memory map or sparse matrix (n_rows, n_features)
-        The rows that were fitted to, in `dtype`; a memory map as it was given.
+        The rows that were fitted to, in `dtype`; a memory map as it was given, and rows far from the origin, which are shifted
+        where they are used.
     kernel_ : KernelFunction
         With a number for its bandwidth.
     history_ : dict of arrays

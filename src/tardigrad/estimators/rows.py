@@ -3,7 +3,8 @@
 Rules of this file:
 
 - what lies in a file is never copied, and never read but in stretches;
-- everything else is converted once to the precision that is computed in.
+- everything else is converted once to the precision that is computed in, unless that would lose differences: rows far from
+  the origin are shifted tile by tile, in their own precision (`problems.kernel_rows`).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.task import Array
+from tardigrad.problems.kernel_rows import rows_of
 
 #: rows that are looked at together
 _STRETCH = 4096
@@ -32,10 +34,10 @@ def in_file(X: Any) -> bool:
 
 
 def as_kept(given: Any, checked: Any, dtype: Any) -> Any:
-    """What is kept of X: a memory map as it was given, else what scikit-learn made of it, in this precision."""
+    """What is kept of X: a memory map as it was given; what scikit-learn made of it; that in this precision."""
     if isinstance(given, np.memmap):
         return given
-    if in_file(checked):
+    if in_file(checked) or rows_of(checked, dtype).centre is not None:
         return checked
     with np.errstate(over="ignore"):  # what is too large is told by its row, later
         if sp.issparse(checked):
