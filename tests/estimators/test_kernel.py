@@ -4,13 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.sparse as sp
-from estimators.data import clusters, curve
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import tardigrad as td
+from kernel_data import clusters, curve
 
 KERNELS = {
     "laplacian": td.Laplacian(0.7),

@@ -32,8 +32,8 @@ from tardigrad.engines.threads import Threads
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.rules.async_eigenpro import AsyncEigenPro
 
-#: runs until a fit is given up; each has half the steps of the one before
-ATTEMPTS = 3
+#: runs until a fit is given up, and the steps of each beside those of the one before
+ATTEMPTS, _SHORTER = 3, 0.25
 #: a loss this many times that of the start is no bad epoch any more
 _DIVERGED = 100.0
 #: an epoch whose loss is not smaller than the best by this share has not improved it
@@ -189,12 +189,12 @@ def fit(
     Warns
     -----
     ConvergenceWarning
-        If a run diverged and was begun again with half the step, or Ctrl-C ended it.
+        If a run diverged and was begun again with a quarter of the step, or Ctrl-C ended it.
 
     Raises
     ------
     TardigradError
-        If it still diverges with a quarter of the step.
+        If it still diverges with a sixteenth of the step.
     """
     with single_threaded_blas():  # a decomposition is part of it, which several threads make slower where others work
         rule = rule.configure(problem, problem.n_clients, None)
@@ -216,13 +216,16 @@ def fit(
             break
         if attempt + 1 == ATTEMPTS:
             raise TardigradError(
-                f"the fit diverges, also with {2.0**-attempt:g} of the step that the spectrum allows ({result.message}): is the"
-                " kernel positive definite? For a UserKernel check its function; else scale the features and targets"
+                f"the fit diverges, also with {_SHORTER**attempt:g} of the step that the spectrum allows ({result.message}). A"
+                " kernel much wider than the data has values that differ by less than its precision: give a smaller bandwidth"
+                " or dtype='float64'. A UserKernel must be positive definite"
             )
         warnings.warn(
-            f"the fit diverged ({result.message}): it is begun again with half the step", ConvergenceWarning, stacklevel=4
+            f"the fit diverged ({result.message}): it is begun again with a quarter of the step",
+            ConvergenceWarning,
+            stacklevel=4,
         )
-        rule = dataclasses.replace(rule, step_factor=np.divide(rule.step_factor, 2))
+        rule = dataclasses.replace(rule, step_factor=np.multiply(rule.step_factor, _SHORTER))
     message = result.message
     if result.status is Status.MAX_UPDATES:
         message = f"all {n_epochs} epochs were made"

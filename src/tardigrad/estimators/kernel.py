@@ -98,7 +98,7 @@ class KernelRegressor(RegressorMixin, KernelMachine):
         From `fit`, if an argument has a wrong value, X or y are not finite, a batch does not fit the memory, or all rows are
         the same where the bandwidth is "auto".
     TardigradError
-        If the fit diverges also with a quarter of the step.
+        If the fit diverges also with a sixteenth of the step.
 
     References
     ----------
@@ -185,7 +185,9 @@ class KernelClassifier(ClassifierMixin, KernelMachine):
         check_classification_targets(y)
         classes, codes = np.unique(y, return_inverse=True)
         if len(classes) < 2:
-            raise InvalidInputError(f"y has one class only, {classes[0]!r}: a classifier needs rows of 2 classes at least")
+            raise InvalidInputError(
+                f"y has one class only, {classes.tolist()[0]!r}: a classifier needs rows of 2 classes at least"
+            )
         if self._goes_on() and not np.array_equal(classes, self.classes_):
             raise InvalidInputError(
                 f"warm_start goes on with the classes {self.classes_.tolist()}, y has {classes.tolist()}: fit with"

@@ -101,7 +101,7 @@ class KernelMachine(BaseEstimator):
 
     def _checked(self, X: Any, y: Any, **options: Any) -> tuple[Any, Any]:
         """X as it is kept and y, checked by scikit-learn."""
-        if np.dtype(self.dtype) not in (np.float32, np.float64):
+        if not any(self.dtype in (kind, kind.__name__, np.dtype(kind)) for kind in (np.float32, np.float64)):
             raise InvalidInputError(f"dtype must be 'float32' or 'float64', not {self.dtype!r}")
         new = not self._goes_on()
         checked, y = validate_data(self, X, y, accept_sparse="csr", ensure_min_samples=2, reset=new, **options)
