@@ -1,5 +1,7 @@
 """What the estimators compute: against exact solutions, and whatever form the data have."""
 
+import tracemalloc
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from sklearn.preprocessing import StandardScaler
 
 import tardigrad as td
 from kernel_data import clusters, curve
+from tardigrad.estimators.rows import contradiction
 
 KERNELS = {
     "laplacian": td.Laplacian(0.7),
@@ -185,6 +188,22 @@ def test_a_memory_map_is_not_copied_and_gives_the_same(tmp_path, dtype):
     assert model.predict(mapped).tobytes() == same.predict(X).tobytes()
     part = regressor(bandwidth=50.0).fit(mapped[20:120], y[20:120])
     assert part.dual_coef_.tobytes() == regressor(bandwidth=50.0).fit(X[20:120], y[20:120]).dual_coef_.tobytes()
+
+
+@pytest.mark.parametrize("view", [np.asanyarray, np.asarray])
+def test_checking_a_memory_map_reads_it_in_stretches(tmp_path, view):
+    X = np.random.default_rng(0).normal(size=(20_000, 100))
+    mapped = view(in_a_file(tmp_path, X))
+    model = regressor()
+    tracemalloc.start()
+    try:
+        kept, _ = model._checked(mapped, X[:, 0], y_numeric=True)
+        contradiction(kept, X[:, :1])
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert np.shares_memory(kept, mapped)
+    assert peak < X.nbytes / 2
 
 
 def test_a_plain_view_of_a_memory_map_is_not_copied_either(tmp_path):
