@@ -128,6 +128,12 @@ def test_labels_that_contradict_each_other_are_told_too():
     assert model.score(X[3:], y[3:]) == 1.0
 
 
+def test_with_early_stopping_contradictions_need_no_word():
+    X, y = contradicting()
+    model = regressor(epochs=10, early_stopping=True).fit(X, y)
+    assert model.history_["loss"][-1] > 0.1
+
+
 def test_duplicate_rows_that_agree_are_fitted_in_silence():
     X, y = curve(100)
     model = regressor(epochs=20).fit(np.concatenate([X, X]), np.concatenate([y, y]))

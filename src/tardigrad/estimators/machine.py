@@ -140,7 +140,8 @@ class KernelMachine(BaseEstimator):
         found = fit(
             problem, rule, n_epochs, start=start, seed=seed + done, tol=tol, patience=patience, score=score, label=label
         )
-        self._complain(found, contradiction(rows, problem.targets) if found.epochs.loss > tol else None)
+        if score is None and found.epochs.loss > tol:  # else fitting all points was not the aim, or is achieved
+            self._complain(found, contradiction(rows, problem.targets))
         self.X_fit_, self.kernel_, self.held_out_, self.message_ = problem.X, problem.kernel, held, found.message
         self.dual_coef_ = found.coefficients * scale.astype(found.coefficients.dtype)
         self.intercept_, self._blocks = offset, blocks
