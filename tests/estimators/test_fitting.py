@@ -11,6 +11,7 @@ from sklearn.metrics import r2_score
 import tardigrad as td
 from kernel_data import clusters, curve
 from tardigrad.core.errors import TardigradError
+from tardigrad.estimators import fitting
 
 #: a kernel of few functions: straight lines through the origin
 LINE = td.UserKernel(lambda products: products, of="inner products")
@@ -280,5 +281,11 @@ def test_progress_is_shown_on_standard_error_where_asked_for(capfd):
     assert "KernelRegressor" in err
     silent = regressor(epochs=2, tol=0).fit(X, y)
     assert capfd.readouterr() == ("", "")
+    assert [fitting._progress("fit", every, workers)[0].every for every, workers in [(1000, 4), (33, 4), (60, 4), (5, 1)]] == [
+        100,
+        32,
+        32,
+        5,
+    ]
     shown = regressor(verbose=1, epochs=2, tol=0).fit(X, y)
     assert shown.dual_coef_.tobytes() == silent.dual_coef_.tobytes()

@@ -5,7 +5,7 @@ Rules of this file:
 - an epoch's loss is the mean squared residual of its batches, each seen before its update, over that of the targets: 1 is
   what the start leaves, 0 is interpolation;
 - whatever ends a fit says so in its message;
-- workers meet at the ends of epochs only, and ten times more often where progress is shown.
+- workers meet at the ends of epochs only, and a few times in between where progress is shown.
 """
 
 from __future__ import annotations
@@ -38,8 +38,9 @@ ATTEMPTS, _SHORTER = 3, 0.25
 _DIVERGED = 100.0
 #: an epoch whose loss is not smaller than the best by this share has not improved it
 _IMPROVEMENT = 0.01
-#: looks of the progress bar in an epoch
-_LOOKS = 10
+#: looks of the progress bar in an epoch, at most, and each worker's updates between two of them, at least: who has no update
+#: left waits there for the others
+_LOOKS, _BETWEEN = 10, 8
 
 
 @dataclass(kw_only=True)
@@ -210,7 +211,7 @@ def fit(
             stop=MaxUpdates(n_epochs * every),
             x0=None if start is None else start.ravel(),
             seed=seed,
-            observers=[epochs, *_progress(label, every)],
+            observers=[epochs, *_progress(label, every, problem.n_clients)],
         )
         if result.status is not Status.DIVERGED and not epochs.diverged:
             break
@@ -236,10 +237,10 @@ def fit(
     return Fit(result.x.reshape(shape) if best is None else best, epochs, message)
 
 
-def _progress(label: str | None, every: int) -> list[Any]:
+def _progress(label: str | None, every: int, n_workers: int) -> list[Any]:
     """A bar on standard error, if it is to have a label."""
     if label is None:
         return []
     bar = Progress(label)
-    bar.every = max(1, every // _LOOKS)
+    bar.every = min(every, max(every // _LOOKS, _BETWEEN * n_workers))
     return [bar]

@@ -60,7 +60,7 @@ class KernelRegressor(RegressorMixin, KernelMachine):
         Draws partitions, subsamples, and what is held out. A fit by one worker then repeats in every bit; by several, who run
         free, up to the order of their updates.
     verbose : bool
-        Show a progress bar on standard error; workers meet ten times an epoch for that.
+        Show a progress bar on standard error; workers meet up to ten times an epoch for that.
 
     Attributes
     ----------
