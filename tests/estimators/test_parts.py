@@ -128,6 +128,18 @@ def test_values_are_the_kernels_times_the_coefficients_however_many_points(n_poi
         np.testing.assert_allclose(evaluate(blocks, a, sp.csr_array(Z)), exact, atol=1e-4)
 
 
+def test_every_worker_has_its_blocks():
+    class Device:
+        def __init__(self, number):
+            self.number = number
+
+        def product(self, points, coefficients):
+            return np.full((len(points), 1), self.number, np.float32), None
+
+    found = evaluate([Device(0), Device(1)], np.ones((5, 1), np.float32), np.ones((700, 2)))
+    assert found[:, 0].tolist() == [0] * 350 + [1] * 350
+
+
 def test_an_error_on_a_thread_is_raised():
     blocks = blocks_for(np.ones((5, 3)), td.Laplacian(1.0), "float32", None, 2)
     with pytest.raises(ValueError, match="Z has 2 features"):

@@ -67,15 +67,12 @@ def workers_for(n_rows: int, n_jobs: Any, device: Any) -> int:
     Fewer where a worker would have less than `ROWS_OF_A_WORKER` rows.
     """
     jobs = jobs_of(n_jobs)
-    several = isinstance(device, Sequence) and not isinstance(device, str)
-    if not (
-        device is None or isinstance(device, str) or (several and device and all(isinstance(name, str) for name in device))
-    ):
-        raise InvalidInputError(f"device must be a name such as 'cuda', a list of names, or None, not {device!r}")
-    if several:
+    if isinstance(device, str):
+        jobs = 1 if n_jobs is None and not device.startswith("cpu") else jobs
+    elif device is not None:
+        if not (isinstance(device, Sequence) and device and all(isinstance(name, str) for name in device)):
+            raise InvalidInputError(f"device must be a name such as 'cuda', a list of names, or None, not {device!r}")
         jobs = len(device)
-    elif isinstance(device, str) and not device.startswith("cpu") and n_jobs is None:
-        jobs = 1
     return max(1, min(jobs, n_rows // ROWS_OF_A_WORKER))
 
 
