@@ -266,8 +266,17 @@ def test_a_warm_start_needs_the_same_classes_and_the_same_rows_held_out():
     model = td.KernelClassifier(warm_start=True, epochs=1).fit(X, y)
     with pytest.raises(ValueError, match=r"goes on with the classes \[0, 1, 2\], y has \[1, 2, 3\]"):
         model.fit(X, y + 1)
-    with pytest.raises(ValueError, match="early_stopping must be as it was"):
+    with pytest.raises(ValueError, match="early_stopping and dtype must be as they were"):
         model.set_params(early_stopping=True).fit(X, y)
+
+
+def test_a_warm_start_needs_the_same_kernel():
+    X, y = curve()
+    model = regressor(warm_start=True, epochs=1).fit(X, y)
+    with pytest.raises(ValueError, match=r"with the kernel Laplacian\(bandwidth=0.7\), it is Laplacian\(bandwidth=0.8\) now"):
+        model.set_params(bandwidth=0.8).fit(X, y)
+    auto = regressor(warm_start=True, epochs=1, bandwidth="auto").fit(X, y)
+    assert auto.fit(X, y).n_iter_ == 2
 
 
 # -- progress

@@ -117,11 +117,12 @@ class KernelMachine(BaseEstimator):
         fitted, held = self._parts(X, seed, classes, earlier)
         rows = X if fitted is None else X[fitted]
         targets, offset, scale = encode(slice(None) if fitted is None else fitted)
-        start, done = self._start(rows, targets, scale) if earlier else (None, 0)
+        kernel = kernel.fitted(rows)
+        start, done = self._start(rows, targets, scale, kernel) if earlier else (None, 0)
         problem = KernelInterpolation(
             rows,
             (targets - offset) / scale,
-            self.kernel_ if earlier else kernel,
+            kernel,
             workers_for(rows.shape[0], self.n_jobs, self.device),
             dtype=self.dtype,
             device=self.device,
@@ -167,12 +168,16 @@ class KernelMachine(BaseEstimator):
             return None, None  # other rows, which `_start` refuses
         return np.setdiff1d(np.arange(X.shape[0]), held), held
 
-    def _start(self, rows: Any, targets: Array, scale: Array) -> tuple[Array, int]:
+    def _start(self, rows: Any, targets: Array, scale: Array, kernel: KernelFunction) -> tuple[Array, int]:
         """Coefficients of an earlier fit, and its number of epochs."""
         if not same_rows(rows, self.X_fit_):
             raise InvalidInputError(
                 f"warm_start goes on with the rows that were fitted to, of shape {self.X_fit_.shape}; these, of shape"
-                f" {rows.shape}, are others (early_stopping must be as it was, too): fit with warm_start=False"
+                f" {rows.shape}, are others (early_stopping and dtype must be as they were, too): fit with warm_start=False"
+            )
+        if kernel != self.kernel_:
+            raise InvalidInputError(
+                f"warm_start goes on with the kernel {self.kernel_!r}, it is {kernel!r} now: fit with warm_start=False"
             )
         if self.dual_coef_.shape != targets.shape:
             raise InvalidInputError(
