@@ -1,6 +1,7 @@
 """How a fit goes and ends: history, tolerance, early stopping, plateaus, divergence, Ctrl-C, warm starts."""
 
 import signal
+import time
 import warnings
 
 import numpy as np
@@ -35,7 +36,9 @@ def contradicting():
 
 def test_history_has_an_entry_an_epoch():
     X, y = curve()
+    began = time.perf_counter()
     model = regressor(epochs=4, tol=0).fit(X, y)
+    assert model.history_["seconds"].sum() < time.perf_counter() - began
     assert list(model.history_) == ["epoch", "loss", "staleness", "staleness_max", "seconds", "waited"]
     assert {len(column) for column in model.history_.values()} == {4}
     assert model.history_["epoch"].tolist() == [1, 2, 3, 4]
@@ -155,6 +158,23 @@ def test_a_kernel_that_cannot_reach_the_targets_is_a_plateau():
     assert model.score(X, y) == pytest.approx(r2_score(y, y.mean() + X @ line), abs=0.01)
 
 
+@pytest.mark.parametrize(
+    ("losses", "end"),
+    [
+        ([1.0, 0.9, 0.88, 0.87, 0.86, 0.855], None),
+        ([1.0, 0.995, 0.996, 0.9901], 4),
+        ([1.0, 0.995, 0.996, 0.9899, 0.99, 0.99], None),
+        ([1.0, 2.0, 3.0, 4.0], 4),
+        ([1.0, 1e-5], 2),
+    ],
+)
+def test_a_plateau_is_three_epochs_that_improve_by_less_than_one_percent(losses, end):
+    epochs = fitting.Epochs(every=10, size=1.0, tol=1e-4, patience=3, score=None, shape=(1, 1))
+    texts = [epochs._judge(number, loss, None, np.zeros((1, 1))) for number, loss in enumerate(losses, 1)]
+    assert [number for number, text in enumerate(texts, 1) if text] == ([end] if end else [])
+    assert epochs.plateau == (end == 4)
+
+
 def test_a_fit_that_diverges_is_begun_again_with_smaller_steps(monkeypatch):
     X, y = curve(300)
     rule = td.AsyncEigenPro
@@ -189,6 +209,15 @@ class Interrupting:
         return np.exp(-np.sqrt(squared))
 
 
+@pytest.fixture
+def ctrl_c():
+    """As at a terminal: in the background the signal may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_after_ctrl_c_there_is_an_estimator_with_what_was_found():
     X, y = curve(300)
     kernel = td.UserKernel(Interrupting(after=200))
