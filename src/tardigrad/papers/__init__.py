@@ -24,6 +24,21 @@ PAPERS: dict[str, tuple[str, str, str]] = {
     "async-bc-figure2": ("tardigrad.papers.async_bc_images", "figure2", "AsyncBC, Async-SGD and Sync-SGD on Fashion-MNIST"),
     "async-bc-figure3": ("tardigrad.papers.async_bc_noise", "figure3", "SARAH under noise of its own in each difference"),
     "async-bc-table1": ("tardigrad.papers.async_bc_rates", "table1", "growth of the work with 1/eps and with zeta"),
+    "async-eigenpro-table3": (
+        "tardigrad.papers.async_eigenpro",
+        "table3",
+        "asynchronous EigenPro on several workers to the same training loss (8 minutes)",
+    ),
+    "async-eigenpro-table4": (
+        "tardigrad.papers.async_eigenpro",
+        "table4",
+        "the same for the synchronous method (7 minutes)",
+    ),
+    "async-eigenpro-figure1": (
+        "tardigrad.papers.async_eigenpro",
+        "figure1",
+        "time of an epoch against the probability of a delay, both methods (2 minutes)",
+    ),
     "dasgd-figure1": ("tardigrad.papers.dasgd", "figure1", "DASGD on the Rosenbrock function, synchronous and delayed"),
     "dasgd-constants": (
         "tardigrad.papers.dasgd_constants",
