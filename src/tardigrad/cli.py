@@ -138,7 +138,10 @@ def _plain(value: Any) -> Any:
 @app.command()
 def bench(
     name: Annotated[
-        str, typer.Argument(help="Which benchmark: simulator, engines, linear, dasgd, clients, crash or soak (10 minutes).")
+        str,
+        typer.Argument(
+            help="Which benchmark: simulator, engines, linear, dasgd, clients, kernel (10 minutes), crash or soak (10 minutes)."
+        ),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -24,7 +24,7 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.engines.real import cores
 
-BENCHMARKS = ("simulator", "engines", "linear", "dasgd", "clients", "crash", "soak")
+BENCHMARKS = ("simulator", "engines", "linear", "dasgd", "clients", "kernel", "crash", "soak")
 
 
 @dataclass

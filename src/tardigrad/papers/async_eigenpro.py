@@ -1,7 +1,7 @@
 """Tables 3 and 4 and figure 1 of the AsyncEigenPro paper, on this machine's workers.
 
-Giri, Belkin, Pandit, "Asynchronous kernel ridgeless regression", 2022, section 5: time and speed-up to the same training loss on
-several GPUs, and an epoch's time where iterations are delayed at random. Rules of this file:
+Giri, Belkin, Pandit, "Asynchronous kernel ridgeless regression", 2022, section 5: time and speed-up to the same training loss
+on several GPUs, and an epoch's time where iterations are delayed at random. Rules of this file:
 
 - its data (three million images like CIFAR-10's, nine classes of ImageNet) are not to be had: Fashion-MNIST stands in, as it
   is, and its GPUs (NVIDIA A100) are threads of this machine here. Speed-ups compare, minutes do not;
@@ -17,23 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.timing import Timing
 from tardigrad.engines.real import cores
 from tardigrad.papers import Reproduction
-from tardigrad.papers.async_eigenpro_runs import (
-    Case,
-    Course,
-    Delays,
-    delays,
-    fashion,
-    iteration_seconds,
-    to_same_loss,
-    train,
-    warm_up,
-)
-from tardigrad.problems.kernel_functions import Laplacian
-from tardigrad.problems.kernel_interpolation import KernelInterpolation
-from tardigrad.timing.models import Constant, RandomStragglers
+from tardigrad.papers.async_eigenpro_delays import DELAY, Delays, on_a_virtual_clock, on_threads
+from tardigrad.papers.async_eigenpro_runs import Case, Course, fashion, to_same_loss, train, warm_up
 
 #: published: data -> workers -> minutes and speed-up; other lines of table 3 are empty in the paper
 TABLE_3 = {
@@ -48,10 +35,6 @@ TABLE_4 = {
     "TAXI": {1: (74.87, 1.0), 4: (18.80, 3.98), 8: (9.42, 7.95)},
 }
 HARDWARE = "NVIDIA A100"
-#: iterations that a delay costs; the paper does not say how many
-DELAY = 5.0
-#: probabilities of a delay
-PROBABILITIES = (0.0, 0.1, 0.3, 0.5)
 Published = dict[str, dict[int, tuple[float, float]]]
 
 
@@ -116,8 +99,8 @@ def _sizes(course: Course) -> str:
     waited = f", workers waited {np.mean(course.waited):.2g} s an epoch" if course.waited else ""
     stale = f", replies were {np.mean(course.staleness):.2g} updates old" if course.staleness else ""
     return (
-        f"{course.workers} workers: batches of {course.batch_size}, {course.n_damped} of {course.n_subsample} directions damped,"
-        f" {np.mean(course.seconds):.3g} s an epoch{waited}{stale}"
+        f"{course.workers} workers: batches of {course.batch_size}, {course.n_damped} of {course.n_subsample} directions"
+        f" damped, {np.mean(course.seconds):.3g} s an epoch{waited}{stale}"
     )
 
 
@@ -149,8 +132,14 @@ def figure1(
     if cores() < workers:
         notes.append(f"on threads: not measured: {cores()} cores, {workers} are needed")
     else:
-        found += _on_threads(fashion(n_rows) if case is None else case, workers, n_epochs, batch_size, n_subsample, notes)
-    found += _on_a_virtual_clock(*simulated)
+        case = fashion(n_rows) if case is None else case
+        curves, usual = on_threads(case, workers, n_epochs, batch_size, n_subsample)
+        found += curves
+        notes.append(
+            f"on threads: an iteration, {batch_size} of {len(case.X)} rows, takes {1000 * usual:.3g} ms, a delay {DELAY:g}"
+            " times as long"
+        )
+    found += on_a_virtual_clock(*simulated)
     rows = [_curve(one) for one in found]
     worst = max(one.relative[i] / one.drawn[i] for one in found if one.method == "asynchronous" for i in range(len(one.drawn)))
     comment = (
@@ -165,37 +154,6 @@ def figure1(
         return draw_delays(rows, f"An epoch where iterations are delayed at random by {DELAY:g} iterations", path)
 
     return Reproduction("async-eigenpro-figure1", rows, comment, notes, draw)
-
-
-def _on_threads(
-    case: Case, workers: int, n_epochs: int, batch_size: int, n_subsample: int, notes: list[str]
-) -> list[Delays]:
-    warm_up(case)
-    options = {"batch_size": batch_size, "n_subsample": n_subsample}
-    problem = KernelInterpolation(case.X, case.Y, case.kernel, n_clients=workers)
-    usual = iteration_seconds(problem, **options)
-    notes.append(f"on threads: an iteration of {batch_size} of {len(case.X)} rows takes {1000 * usual:.3g} ms, a delay {DELAY:g}")
-
-    def timing(p: float) -> Timing:
-        return RandomStragglers(p, DELAY * usual, Constant(usual))
-
-    return [
-        delays(method, problem, PROBABILITIES, timing, n_epochs, DELAY, **options) for method in ("asynchronous", "synchronous")
-    ]
-
-
-def _on_a_virtual_clock(workers: int, n_rows: int, n_epochs: int) -> list[Delays]:
-    X = np.random.default_rng(0).normal(size=(n_rows, 3)).astype(np.float32)
-    problem = KernelInterpolation(X, X[:, 0], Laplacian(2.0), n_clients=workers)
-    options = {"batch_size": 3, "n_subsample": 50, "n_damped": 5}
-
-    def timing(p: float) -> Timing:
-        return RandomStragglers(p, DELAY, Constant(1.0))
-
-    return [
-        delays(method, problem, PROBABILITIES, timing, n_epochs, DELAY, simulated=True, **options)
-        for method in ("asynchronous", "synchronous")
-    ]
 
 
 def _curve(one: Delays) -> dict[str, Any]:

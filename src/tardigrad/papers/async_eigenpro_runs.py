@@ -25,9 +25,7 @@ from tardigrad.core.errors import InvalidInputError, TardigradError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.rule import Rule
 from tardigrad.core.stopping import MaxUpdates, Status
-from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Array
-from tardigrad.core.timing import Timing
 from tardigrad.core.worker import single_threaded_blas
 from tardigrad.engines.real import cores
 from tardigrad.engines.simulated import Simulated
@@ -53,15 +51,15 @@ class Case:
     ----------
     X, Y : array (n, d), (n, c)
     kernel : KernelFunction
-    test_X, test_y : array (m, d), (m,)
+    test_rows, test_labels : array (m, d), (m,)
         Labels are columns of Y; without rows there is no accuracy.
     """
 
     X: Array
     Y: Array
     kernel: KernelFunction
-    test_X: Array
-    test_y: Array
+    test_rows: Array
+    test_labels: Array
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,11 +123,11 @@ def fashion(n_rows: int = 60_000) -> Case:
     return classes(np.asarray(train.X)[:n_rows], train.y[:n_rows], Laplacian(10.0), np.asarray(test.X), test.y)
 
 
-def classes(X: Array, y: Array, kernel: KernelFunction, test_X: Array, test_y: Array) -> Case:
+def classes(X: Array, y: Array, kernel: KernelFunction, test_rows: Array, test_labels: Array) -> Case:
     """A case from labels 0, 1, ..."""
     Y = np.zeros((len(y), int(np.max(y)) + 1), np.float32)
     Y[np.arange(len(y)), y] = 1
-    return Case(X, Y, kernel, test_X, test_y)
+    return Case(X, Y, kernel, test_rows, test_labels)
 
 
 class Ends(Observer):
@@ -196,10 +194,10 @@ def train(method: str, case: Case, workers: int, n_epochs: int, **options: Any) 
     rows = np.sort(np.random.default_rng(0).permutation(problem.n_rows)[:SEEN])
     residuals = in_parts(lambda some: problem.residual(xs, some), rows)
     accuracy: list[float] = []
-    if len(case.test_X):
-        tests = np.arange(len(case.test_X))
-        values = in_parts(lambda some: problem.predict(xs, case.test_X[some]), tests)
-        accuracy = np.mean(values.argmax(axis=-1) == case.test_y, axis=-1).tolist()
+    if len(case.test_rows):
+        tests = np.arange(len(case.test_rows))
+        values = in_parts(lambda some: problem.predict(xs, case.test_rows[some]), tests)
+        accuracy = np.mean(values.argmax(axis=-1) == case.test_labels, axis=-1).tolist()
     tallies = getattr(result.state, "tallies", [])[:n_epochs]
     return Course(
         method,
@@ -237,73 +235,3 @@ def to_same_loss(courses: Sequence[Course]) -> tuple[float, list[float]]:
     loss = max(course.loss[-1] for course in courses)
     found = [course.seconds_to(loss) for course in courses]
     return loss, [seconds for seconds in found if seconds is not None]
-
-
-@dataclass(frozen=True)
-class Delays:
-    """Epochs of a method under random delays; lists have an entry a probability.
-
-    Attributes
-    ----------
-    method, engine : str
-    workers : int
-    probability : list of float
-        That an iteration is delayed.
-    seconds : list of float
-        An epoch, on average.
-    drawn : list of float
-        What the delays that were drawn make of an epoch: of the mean iteration for the asynchronous method, of the mean of
-        the rounds' slowest for the synchronous one, over that without delays.
-    expected : list of float
-        The same in expectation: ``1 + 5 p``, and ``1 + 5 (1 - (1 - p)^G)``.
-    """
-
-    method: str
-    engine: str
-    workers: int
-    probability: list[float]
-    seconds: list[float]
-    drawn: list[float]
-    expected: list[float]
-
-    @property
-    def relative(self) -> list[float]:
-        """Seconds over those without delays."""
-        return [value / self.seconds[0] for value in self.seconds]
-
-
-def delays(
-    method: str,
-    problem: KernelInterpolation,
-    probabilities: Sequence[float],
-    timing: Callable[[float], Timing],
-    n_epochs: int,
-    delay: float,
-    simulated: bool = False,
-    **options: Any,
-) -> Delays:
-    """Epochs of a method where ``timing(p)`` is injected, or simulated; a delay costs `delay` iterations."""
-    workers = problem.n_clients
-    seconds, drawn, expected = [], [], []
-    for p in probabilities:
-        free = method == "asynchronous" and not simulated
-        engine: Engine = Simulated(timing(p)) if simulated else Threads(workers, timing=timing(p), lock_free=free)
-        _, _, ends, result = epochs(method, problem, n_epochs, engine, **options)
-        seconds.append(float(np.mean(ends.seconds)))
-        uniform = Uniforms(0, Domain.TIMING)
-        issued = result.state.version * (1 if method == "asynchronous" else workers)
-        late = np.array([uniform(number) < p for number in range(issued)])
-        if method != "asynchronous":
-            late = late.reshape(-1, workers).any(axis=1)
-        drawn.append(1 + delay * float(late.mean()))
-        expected.append(1 + delay * (p if method == "asynchronous" else 1 - (1 - p) ** workers))
-    name = "virtual clock" if simulated else "threads"
-    return Delays(method, name, workers, list(probabilities), seconds, drawn, expected)
-
-
-def iteration_seconds(problem: KernelInterpolation, **options: Any) -> float:
-    """Seconds that an iteration takes where all workers work: the median over two epochs of rounds, preconditioners left out."""
-    _, _, _, result = epochs("synchronous", problem, 2, Threads(problem.n_clients), **options)
-    trace = result.trace
-    return float(np.median(trace["finished"] - trace["started"]))
-

@@ -37,8 +37,8 @@ def draw_delays(rows: Sequence[dict[str, Any]], title: str, path: str | Path) ->
         for colour, row in zip(COLOURS, mine, strict=False):
             panel.plot(row["probability"], row["relative"], "o-", color=colour, linewidth=1.6, label=row["method"])
             panel.plot(row["probability"], row["expected"], color=colour, linewidth=1.0, linestyle="--")
-        panel.plot([], [], color="0.3", linewidth=1.0, linestyle="--", label="expected: mean; mean of the slowest")
-        panel.set_ylim(0, None)
+        panel.plot([], [], color="0.3", linewidth=1.0, linestyle="--", label="expected of the delays alone")
+        panel.set_ylim(0, 1.08 * max(max(row["relative"] + row["expected"]) for row in rows))
         panel.title.set_fontsize("small")
     panels[0].legend(frameon=False, loc="upper left", fontsize="small")
     figure.suptitle(title, x=0.01, ha="left", fontsize="medium")
