@@ -1,18 +1,28 @@
-"""What is recomputed of the AsyncEigenPro paper, in small: runs and epochs against theirs done by hand, and what is reported."""
+"""What is recomputed of the AsyncEigenPro paper, in small: epochs and losses by hand, and what is reported."""
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import tardigrad as td
 from needs import needs_data
+from tardigrad.core.observers import Moment
+from tardigrad.core.worker import single_threaded_blas
 from tardigrad.papers import PAPERS, async_eigenpro, async_eigenpro_delays, async_eigenpro_runs
 from tardigrad.papers.async_eigenpro import figure1, table3, table4
 from tardigrad.papers.async_eigenpro_delays import delays
 from tardigrad.papers.async_eigenpro_runs import Course, Ends, classes, epochs, fashion, rule_of, to_same_loss, train
 from tardigrad.timing.models import Constant, PerClient
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread_of_blas():
+    """Small matrices: many threads would only wait for each other."""
+    with single_threaded_blas():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -73,11 +83,11 @@ def test_ends_of_epochs_on_a_virtual_clock(case):
 
 def test_looking_is_not_part_of_an_epoch(monkeypatch):
     clock = iter([0.0, 10.0, 15.0, 20.0, 21.0, 30.0])
-    monkeypatch.setattr(async_eigenpro_runs.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(async_eigenpro_runs, "time", SimpleNamespace(perf_counter=lambda: next(clock)))
     ends = Ends(2)
     for version in (0, 2, 4):
-        ends.observe(td.Moment(version, version, 0.0, np.zeros(1), np.zeros(()), None, None))
-    assert ends.seconds == [5.0, 9.0]
+        ends.observe(Moment(version, version, 0.0, np.zeros(1), np.zeros(()), None, None))
+    assert ends.seconds == [5.0, 1.0]
 
 
 def test_losses_and_accuracies_are_those_of_the_iterates(case, monkeypatch):
@@ -203,7 +213,6 @@ def test_simulated_epochs_take_what_the_drawn_delays_say(figure):
 
 
 def test_injected_delays_are_those_that_count_as_drawn(case):
-    """With one worker at work the epoch is the sum of its iterations, whatever the order."""
     problem = td.KernelInterpolation(case.X, case.Y, case.kernel, n_clients=2)
     asked = []
 
@@ -222,9 +231,9 @@ def test_injected_delays_are_those_that_count_as_drawn(case):
     assert found.drawn[1] == pytest.approx(1 + 5 * np.mean(second < 0.4))
     asked.clear()
     found = delays("synchronous", problem, [0.4], lambda p: Watched(1.0), 2, 5.0, batch_size=50, n_subsample=50, n_damped=5)
-    assert len(asked) == 24
-    late = async_eigenpro_delays.np.array([u < 0.4 for u in sorted(asked)]).mean()
-    assert 1 + 5 * late <= found.drawn[0] <= 1 + 5 * min(1.0, 2 * late)
+    assert 24 <= len(asked) <= 26  # the next round has begun
+    slowest = np.array(asked[:24]).reshape(12, 2).min(axis=1)  # nobody is asked of the next round before both were
+    assert found.drawn == [pytest.approx(1 + 5 * np.mean(slowest < 0.4))]
 
 
 def test_the_usual_iteration_is_the_median(case):

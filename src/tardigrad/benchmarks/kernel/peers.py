@@ -83,7 +83,7 @@ def memory(what: str, found: dict[str, Any]) -> Iterator[Row]:
 
 def job(name: str, folder: Path, size: float) -> dict[str, Any]:
     """Do one of the `jobs` in a new process."""
-    command = [sys.executable, "-m", "tardigrad.benchmarks.kernel.jobs", name, str(folder), f"{size:g}"]
+    command = [sys.executable, "-m", "tardigrad.benchmarks.kernel.jobs", name, str(folder), str(size)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise TardigradError(f"the benchmark's job {name!r} failed:\n{done.stderr}")
