@@ -90,7 +90,7 @@ def test_constant_features():
         fit(X, y)
     with pytest.warns(match="40 rows of X are equal to others whose targets differ"):
         model = fit(X, y, bandwidth=1.0)
-    assert model.predict(X) == pytest.approx(np.full(40, y.mean()), abs=0.2 * y.std())
+    assert model.predict(X) == pytest.approx(np.full(40, y.mean()), abs=0.5 * y.std())
     beside, _ = curve(40)
     beside[:, 1], y = 3.0, np.sin(beside[:, 0])
     assert fit(beside, y).score(beside, y) > 0.9
