@@ -3,7 +3,7 @@
 Rules of this file:
 
 - the folder holds X.npy and Y.npy (and test_X.npy, test_y.npy), which are loaded whole: the data are part of the peak;
-- time begins when the data are in memory and what is compiled is compiled; kernel blocks for scikit-learn are ours, on all
+- time begins when what is compiled is compiled and the data are in memory; kernel blocks for scikit-learn are ours, on all
   cores, and their time counts;
 - the peak is that of this process alone (VmHWM): getrusage would tell the parent's where that was larger.
 """
@@ -37,7 +37,6 @@ ALPHA = 1e-6
 def asynchronous(folder: Path, n_epochs: float) -> dict[str, Any]:
     """AsyncEigenPro on 4 threads, for so many epochs or a part of one, and its test accuracy if there is a test."""
     X, Y = np.load(folder / "X.npy"), np.load(folder / "Y.npy")
-    warm_up(classes(X, np.zeros(len(X), int), Laplacian(BANDWIDTH), X[:0], np.empty(0)))
     began = time.perf_counter()
     problem = KernelInterpolation(X, Y, Laplacian(BANDWIDTH), n_clients=WORKERS)
     rule = AsyncEigenPro().configure(problem, WORKERS, None)
@@ -59,7 +58,6 @@ def exact(folder: Path, n_rows: int) -> dict[str, Any]:
 
     X, Y = np.load(folder / "X.npy", mmap_mode="r")[:n_rows].copy(), np.load(folder / "Y.npy")[:n_rows]
     test_X, test_y = np.load(folder / "test_X.npy"), np.load(folder / "test_y.npy")
-    KernelBlocks(X[:100], Laplacian(BANDWIDTH)).block(X[:100])  # compiles
     began = time.perf_counter()
     blocks = KernelBlocks(X, Laplacian(BANDWIDTH))
     model = KernelRidge(alpha=ALPHA, kernel="precomputed").fit(_matrix(blocks, X), Y)
@@ -80,7 +78,6 @@ def nystroem(folder: Path, n_components: int) -> dict[str, Any]:
 
     X, Y = np.load(folder / "X.npy"), np.load(folder / "Y.npy")
     test_X, test_y = np.load(folder / "test_X.npy"), np.load(folder / "test_y.npy")
-    KernelBlocks(X[:100], Laplacian(BANDWIDTH)).block(X[:100])  # compiles
     began = time.perf_counter()
     centres = X[np.sort(np.random.default_rng(0).permutation(len(X))[:n_components])]
     blocks = KernelBlocks(centres, Laplacian(BANDWIDTH))
@@ -119,8 +116,10 @@ JOBS = {"asynchronous": (asynchronous, float), "exact": (exact, int), "nystroem"
 
 
 def main(name: str, folder: str, size: str) -> None:
-    """Do a job and print what it found, with the memory before as ``before``."""
+    """Do a job and print what it found, with the peak before the data, libraries loaded and compiled, as ``before``."""
     job, number = JOBS[name]
+    X = np.random.default_rng(0).normal(size=(300, 4)).astype(np.float32)
+    warm_up(classes(X, np.arange(300) % 2, Laplacian(BANDWIDTH), X[:0], np.empty(0)))
     before = peak()
     sys.stdout.write(json.dumps({"before": before, **job(Path(folder), number(size))}) + "\n")
 

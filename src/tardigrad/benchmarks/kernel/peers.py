@@ -77,7 +77,9 @@ def memory(what: str, found: dict[str, Any]) -> Iterator[Row]:
     sizes = f"subsamples of {found['subsample']}, batches of {found['batch']}"
     name = f"memory beside data and coefficients, 4 workers, {what}"
     yield Row(f"{name} ({sizes})", more, "MB", "allowed", ALLOWED)
-    yield Row(f"{name}: of it, before the data", found["before"], "MB", "all of it", more)
+    yield Row(
+        f"{name}: of it, before the data: interpreter, libraries, what is compiled", found["before"], "MB", "all of it", more
+    )
     yield Row(f"seconds, 4 workers, {what}", found["seconds"], "s", "not compared", None)
 
 
