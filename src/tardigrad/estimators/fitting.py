@@ -27,7 +27,6 @@ from tardigrad.core.in_place import InPlaceState
 from tardigrad.core.observers import Moment, Observer, Progress
 from tardigrad.core.stopping import MaxUpdates, Status
 from tardigrad.core.task import Array
-from tardigrad.core.worker import single_threaded_blas
 from tardigrad.engines.threads import Threads
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.rules.async_eigenpro import AsyncEigenPro
@@ -197,8 +196,7 @@ def fit(
     TardigradError
         If it still diverges with a sixteenth of the step.
     """
-    with single_threaded_blas():  # a decomposition is part of it, which several threads make slower where others work
-        rule = rule.configure(problem, problem.n_clients, None)
+    rule = rule.configure(problem, problem.n_clients, None)
     every = rule.tasks_per_setup()
     size = float(np.mean(np.square(problem.y, dtype=np.float64)))
     shape = (problem.n_rows, problem.n_outputs)

@@ -32,6 +32,7 @@ from tardigrad.core.steps import check_step, step_shape
 from tardigrad.core.streams import Domain, Rng, Stream
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer, number, yes_or_no
+from tardigrad.core.worker import single_threaded_blas
 from tardigrad.problems.kernel_interpolation import KernelInterpolation, apart, side_by_side
 from tardigrad.rules.nystrom_preconditioner import NystromPreconditioner, preconditioner
 from tardigrad.theory import eigenpro
@@ -40,8 +41,9 @@ from tardigrad.theory import eigenpro
 TILE = 2048
 #: rows of a batch on which products run at full speed
 LEAST = 32
-#: memory for batches and preconditioners of all workers together, unless told otherwise
-MEMORY = 1e9
+#: memory for batches and preconditioners of all workers together, unless told otherwise: with the interpreter and compiled
+#: code, some 250 MB, it stays below a gigabyte
+MEMORY = 6e8
 
 
 @dataclass
@@ -109,7 +111,8 @@ class KernelRule:
         most = eigenpro.largest_batch(TILE + s, problem.n_features, problem.n_outputs, self.memory, workers, itemsize)
         if q is None or m is None:
             sub = Stream(0, Domain.PREPARE).at(s).choice(problem.n_rows, s, replace=False)
-            made = _preconditioner(problem, 0, sub, q)
+            with single_threaded_blas():  # as workers compute; several threads take longer where others work
+                made = _preconditioner(problem, 0, sub, q)
             q, m = made.n_damped, m or eigenpro.shared_batch(made.beta, made.top, in_flight, rows, most, LEAST)
         m = min(m, rows)
         if m > most:
