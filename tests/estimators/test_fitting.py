@@ -248,6 +248,16 @@ def test_a_warm_start_goes_on_with_other_partitions():
     assert parts.dual_coef_.tobytes() != whole.dual_coef_.tobytes()
 
 
+def test_seeds_of_warm_starts_count_epochs(monkeypatch):
+    seeds, run = [], fitting.run
+    monkeypatch.setattr(fitting, "run", lambda *args, **kwargs: seeds.append(kwargs["seed"]) or run(*args, **kwargs))
+    X, y = curve(60)
+    model = regressor(warm_start=True, epochs=2, tol=0)
+    for _ in range(3):
+        model.fit(X, y)
+    assert [seed - seeds[0] for seed in seeds] == [0, 2, 4]
+
+
 def test_a_warm_start_with_other_targets_begins_at_the_old_function():
     X, y = curve(60)
     model = regressor(epochs=30, warm_start=True, batch_size=60).fit(X, y)
