@@ -22,10 +22,11 @@ from tardigrad.problems.kernel_loops import gather_loop, tile_loop
 from tardigrad.problems.kernel_rows import rows_of, squared_norms
 from tardigrad.problems.matrix_file import MatrixFile
 
-#: rows of a tile at most; entries of one (a megabyte, half of a core's cache), and the fewest and most columns
-_ROWS, _ENTRIES, _COLUMNS = 512, 2**18, (512, 8192)
-#: numbers of X that are converted together
-_CONVERTED = 2**20
+#: rows of a tile at most; entries of one, and the fewest and most columns. Smaller tiles fit a core's cache, and yet are
+#: slower: between two steps of a tile threads wait for each other's turn in the interpreter (half as fast at a megabyte)
+_ROWS, _ENTRIES, _COLUMNS = 512, 2**21, (512, 8192)
+#: numbers of X that are looked at together
+_CONVERTED = 2**21
 
 
 class KernelBlocks:
