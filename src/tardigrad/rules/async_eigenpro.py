@@ -46,7 +46,7 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
     Parameters
     ----------
     batch_size : int or "auto"
-        m; "auto": the critical batch over G.
+        m; "auto": the critical batch over 1.5 G.
     n_subsample : int or "auto"
         Rows of each preconditioner, at most a worker's rows; "auto": 2000, from 100 thousand rows on 12000, less where memory
         asks for it.
