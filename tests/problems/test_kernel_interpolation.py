@@ -116,3 +116,12 @@ BAD = {
 def test_bad_input_is_named(message):
     with pytest.raises(td.InvalidInputError, match=message):
         BAD[message]()
+
+
+def test_a_part_of_a_file_that_does_not_lie_row_after_row_is_sent_as_it_is(tmp_path):
+    dense = make()
+    np.save(tmp_path / "X.npy", np.hstack([dense.X, dense.X]))
+    problem = td.KernelInterpolation(np.load(tmp_path / "X.npy", mmap_mode="r")[:, ::2], dense.y, dense.kernel, dtype="float64")
+    again = pickle.loads(pickle.dumps(problem))
+    assert same_bits(np.array(again.X), np.array(problem.X))
+    assert same_bits(again.gradient(0, np.ones(problem.dim)), problem.gradient(0, np.ones(problem.dim)))

@@ -19,7 +19,7 @@ from tardigrad.core.errors import RunFileError
 from tardigrad.core.files import HEADER, RunFolder, read_folder
 from tardigrad.core.plain import decode, encode
 from tardigrad.core.task import Array
-from tardigrad.problems.matrix_file import MatrixFile
+from tardigrad.problems.matrix_file import MatrixFile, is_rows_of_file
 
 #: of what the header says about the estimator
 FORMAT = 1
@@ -97,7 +97,7 @@ def _decode(tree: Any, arrays: Mapping[str, Array]) -> Any:
 
 
 def _file_of(rows: np.memmap) -> MatrixFile:
-    if rows.filename is None or not rows.flags.c_contiguous:
+    if not is_rows_of_file(rows):
         raise RunFileError(
             "rows of a memory map are saved as the path of its file: they must be whole rows, one after another (C order), of a"
             " file that has a name"

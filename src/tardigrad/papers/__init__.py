@@ -39,6 +39,11 @@ PAPERS: dict[str, tuple[str, str, str]] = {
         "figure1",
         "time of an epoch against the probability of a delay, both methods (2 minutes)",
     ),
+    "async-eigenpro-stability": (
+        "tardigrad.papers.async_eigenpro_stability",
+        "stability",
+        "whether it diverges: 1 to 16 workers, four data sets (6 minutes)",
+    ),
     "dasgd-figure1": ("tardigrad.papers.dasgd", "figure1", "DASGD on the Rosenbrock function, synchronous and delayed"),
     "dasgd-constants": (
         "tardigrad.papers.dasgd_constants",

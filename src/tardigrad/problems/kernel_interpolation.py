@@ -25,7 +25,7 @@ from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_rows import as_points
-from tardigrad.problems.matrix_file import MatrixFile
+from tardigrad.problems.matrix_file import MatrixFile, is_rows_of_file
 
 if TYPE_CHECKING:
     from tardigrad.problems.torch_kernel_blocks import TorchKernelBlocks
@@ -113,7 +113,7 @@ class KernelInterpolation(Problem):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**vars(self), "_made": {}, "_gathered": {}}
-        if isinstance(self.X, np.memmap):
+        if is_rows_of_file(self.X):
             state["X"] = MatrixFile.of(self.X)
         return state
 
@@ -125,7 +125,7 @@ class KernelInterpolation(Problem):
     def fields(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("X", "y", "kernel", "n_clients", "batch", "dtype", "device")}
         values["dtype"] = self.dtype.name
-        if isinstance(self.X, np.memmap):
+        if is_rows_of_file(self.X):
             values["X"] = MatrixFile.of(self.X).marked()
         return values
 

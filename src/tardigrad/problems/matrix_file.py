@@ -22,6 +22,11 @@ from tardigrad.core.task import Array
 _LOOK, _PLACES = 4096, 64
 
 
+def is_rows_of_file(matrix: Any) -> bool:
+    """Whether a matrix is a memory map that a `MatrixFile` can describe: row after row, of a file that has a name."""
+    return isinstance(matrix, np.memmap) and matrix.flags.c_contiguous and getattr(matrix, "filename", None) is not None
+
+
 class MatrixFile(Plain):
     """A dense matrix in a file, in C order: what is sent to workers and saved with a run instead of its entries.
 
