@@ -58,7 +58,7 @@ def test_correction_is_the_dense_product(dtype, outputs):
     X, batch = points(40), points(7, seed=1)
     made = preconditioner(laplacian(X), None, 6)
     C, g = laplacian(batch, X).astype(dtype), points(7, outputs, seed=2).astype(dtype)
-    found = made.correction(C, g)
+    found = made.correction(made.along(C), g)
     assert found.dtype == dtype
     np.testing.assert_allclose(found, dense(made, 40) @ C.T @ g, rtol=1e-5 if dtype is np.float32 else 1e-12, atol=1e-7)
 
@@ -68,11 +68,11 @@ def test_beta_of_is_the_diagonal_outside_the_subsample():
     made = preconditioner(laplacian(X), 1.0, 6)
     C = laplacian(batch, X)
     entries = 1 - np.einsum("ms,st,mt->m", C, dense(made, 40), C)
-    assert made.beta_of(C, 1.0) == pytest.approx(entries.max(), rel=1e-12) == pytest.approx(1.0, rel=1e-6)
+    assert made.beta_of(made.along(C), 1.0) == pytest.approx(entries.max(), rel=1e-12) == pytest.approx(1.0, rel=1e-6)
     inside = entries.argmin()
-    assert entries[inside] < made.beta == made.beta_of(C[[inside]], 1.0)
-    assert made.beta_of(laplacian(X), 1.0) == pytest.approx(made.beta, rel=1e-12)
-    assert made.beta_of(C.astype(np.float32), np.ones(6, np.float32)) == pytest.approx(entries.max(), rel=1e-5)
+    assert entries[inside] < made.beta == made.beta_of(made.along(C[[inside]]), 1.0)
+    assert made.beta_of(made.along(laplacian(X)), 1.0) == pytest.approx(made.beta, rel=1e-12)
+    assert made.beta_of(made.along(C.astype(np.float32)), np.ones(6, np.float32)) == pytest.approx(entries.max(), rel=1e-5)
 
 
 @pytest.mark.parametrize("q", [0, 1])
@@ -84,7 +84,7 @@ def test_nothing_damped_is_plain_sgd(q):
     if q == 0:
         assert made.beta == np.diag(K).max()
         assert made.top == made.tail == pytest.approx(np.linalg.eigvalsh(K)[-1] / 12, rel=1e-12)
-        assert not made.correction(K, np.ones((12, 2))).any()
+        assert not made.correction(made.along(K), np.ones((12, 2))).any()
         assert eigenpro.one_worker_step(made.beta, made.top, 1) == 1 / made.beta
     else:
         assert made.tail == pytest.approx(1 / 12)

@@ -202,9 +202,12 @@ class KernelInterpolation(Problem):
         """The same from blocks of iterates, one after another the rows of `order`; on the client's device where it has one."""
         name = self.device_of(client)
         if name is None or blocks[0].ndim > 1:
-            rows = np.concatenate(blocks, axis=-1).reshape(*blocks[0].shape[:-1], self.n_rows, self.n_outputs)
-            found = np.empty_like(rows)
-            found[..., order, :] = rows
+            found = np.empty((*blocks[0].shape[:-1], self.n_rows, self.n_outputs), blocks[0].dtype)
+            first = 0
+            for block in blocks:
+                rows = block.reshape(*block.shape[:-1], -1, self.n_outputs)
+                found[..., order[first : first + rows.shape[-2]], :] = rows
+                first += rows.shape[-2]
             return side_by_side(found)
         kept: Any = self._gathered.get(name)
         if kept is None:

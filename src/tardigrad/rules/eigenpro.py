@@ -153,9 +153,10 @@ class KernelRule:
         c = problem.n_outputs
         assert entries is not None
         residual = apart(product, leading, c) - problem.targets[rows]
-        correction = apart(kept.made.correction(entries, side_by_side(residual)), leading, c)
+        along = kept.made.along(entries)
+        correction = apart(kept.made.correction(along, side_by_side(residual)), leading, c)
         diagonal = problem.kernel.diagonal
-        beta = kept.made.beta_of(entries, problem.diagonal(rows) if diagonal is None else diagonal)
+        beta = kept.made.beta_of(along, problem.diagonal(rows) if diagonal is None else diagonal)
         step = self._step(beta, kept.made.top, in_flight)
         gamma = np.multiply(step, self.step_factor).astype(product.dtype)[..., None, None]
         loss = np.square(residual, dtype=np.float64).mean(axis=(-1, -2))
@@ -166,7 +167,7 @@ def _preconditioner(problem: KernelInterpolation, client: int, sub: Array, q: in
     """Of some rows."""
     blocks = problem.blocks(client)
     rows = blocks.rows(sub)
-    matrix = blocks.block(rows, rows, dtype=np.float64)
+    matrix = blocks.block(rows, rows).astype(np.float64, copy=False)  # float32 errs by no more than what is never damped
     diagonal = problem.kernel.diagonal
     if diagonal is not None:
         np.fill_diagonal(matrix, diagonal)

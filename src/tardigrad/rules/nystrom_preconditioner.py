@@ -14,6 +14,7 @@ References
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,34 @@ class NystromPreconditioner(Plain):
     top: float
     tail: float
 
-    def beta_of(self, C: Array, diagonal: Array | float) -> float:
+    @cached_property
+    def _of_type(self) -> dict[np.dtype[Any], tuple[Array, Array]]:
+        """Vectors and scale in other types."""
+        return {}
+
+    def _in(self, dtype: np.dtype[Any]) -> tuple[Array, Array]:
+        found = self._of_type.get(dtype)
+        if found is None:
+            found = self._of_type[dtype] = self.vectors.astype(dtype), self.scale.astype(dtype)
+        return found
+
+    def along(self, C: Array) -> Array:
+        """``C U``: a batch along the damped directions, from which `beta_of` and `correction` are computed.
+
+        Parameters
+        ----------
+        C : array (m, s)
+            Kernel entries of the batch with the subsample.
+
+        Returns
+        -------
+        array (m, q)
+            In C's type.
+        """
+        along: Array = C @ self._in(C.dtype)[0]
+        return along
+
+    def beta_of(self, along: Array, diagonal: Array | float) -> float:
         """`beta`, or the largest entry of the preconditioned diagonal at a batch's rows where that is larger.
 
         The subsample's own beta is too small for rows that are unlike it: up to 1.35 times on outliers. With this one in
@@ -69,8 +97,8 @@ class NystromPreconditioner(Plain):
 
         Parameters
         ----------
-        C : array (m, s)
-            Kernel entries of the batch with the subsample.
+        along : array (m, q)
+            The batch along the damped directions.
         diagonal : float or array (m,)
             k(x, x) of the batch.
 
@@ -78,11 +106,10 @@ class NystromPreconditioner(Plain):
         --------
         >>> import numpy as np
         >>> made = preconditioner(np.diag([4.0, 1.0]), None, n_damped=1, exponent=1.0)
-        >>> made.beta_of(np.zeros((1, 2)), 3.0)
+        >>> made.beta_of(made.along(np.zeros((1, 2))), 3.0)
         3.0
         """
-        along = C @ self.vectors.astype(C.dtype, copy=False)
-        entries = diagonal - (along * along) @ self.scale
+        entries = diagonal - (along * along) @ self._in(along.dtype)[1]
         return max(self.beta, float(np.max(entries)))
 
     @property
@@ -90,13 +117,13 @@ class NystromPreconditioner(Plain):
         """The number of damped directions, q."""
         return len(self.scale)
 
-    def correction(self, C: Array, g: Array) -> Array:
+    def correction(self, along: Array, g: Array) -> Array:
         """``U diag(scale) U' C' g``: what a batch adds to the subsample's coefficients, before the step.
 
         Parameters
         ----------
-        C : array (m, s)
-            Kernel entries of the batch with the subsample.
+        along : array (m, q)
+            The batch along the damped directions, ``C U``, C its kernel entries with the subsample.
         g : array (m, c)
             The batch's residuals.
 
@@ -109,12 +136,12 @@ class NystromPreconditioner(Plain):
         --------
         >>> import numpy as np
         >>> made = preconditioner(np.diag([4.0, 1.0]), None, n_damped=1, exponent=1.0)
-        >>> made.correction(np.eye(2), np.ones((2, 1))).ravel()
+        >>> made.correction(made.along(np.eye(2)), np.ones((2, 1))).ravel()
         array([0.1875, 0.    ])
         """
-        along = self.vectors.T @ (C.T @ g)
-        along *= self.scale[:, np.newaxis]
-        return (self.vectors @ along).astype(g.dtype, copy=False)
+        vectors, scale = self._in(g.dtype)
+        correction: Array = vectors @ (scale[:, np.newaxis] * (along.T @ g))
+        return correction
 
 
 def preconditioner(
