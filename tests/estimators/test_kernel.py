@@ -1,5 +1,6 @@
 """What the estimators compute: against exact solutions, and whatever form the data have."""
 
+import itertools
 import tracemalloc
 
 import numpy as np
@@ -171,6 +172,23 @@ def test_sparse_rows(form):
     assert sp.issparse(sparse.X_fit_)
     np.testing.assert_allclose(sparse.predict(X[:40]), dense.predict(X[:40]), rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(sparse.predict(form(X)), dense.predict(form(X)), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int8])
+def test_sparse_rows_in_disorder_are_fitted_to_and_left_alone(dtype):
+    rng = np.random.default_rng(0)
+    X = (9 * rng.normal(size=(60, 8))).astype(dtype)
+    matrix = sp.csr_array(X)
+    for part in (matrix.data, matrix.indices):
+        part[: matrix.indptr[-1]] = np.concatenate([part[a:b][::-1] for a, b in itertools.pairwise(matrix.indptr)])
+    matrix.has_sorted_indices = False
+    kept = [part.copy() for part in (matrix.data, matrix.indices, matrix.indptr)]
+    model = regressor(bandwidth=5.0).fit(matrix, X[:, 0])
+    model.predict(matrix)
+    td.Laplacian(5.0)(matrix)
+    for before, after in zip(kept, (matrix.data, matrix.indices, matrix.indptr), strict=True):
+        assert after.tolist() == before.tolist()
+    assert (model.X_fit_.toarray() == X.astype(np.float32)).all()
 
 
 def in_a_file(tmp_path, X, name="X.npy"):

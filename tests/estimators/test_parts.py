@@ -88,9 +88,13 @@ def test_the_floor_of_contradictions_is_what_the_means_of_equal_rows_leave(pairs
     assert found.n_rows == sum(np.ptp(y[x == value]) > 0 for value in x)
 
 
-def test_zeros_of_both_signs_are_equal():
+def test_zeros_of_both_signs_are_equal_and_so_are_those_that_a_sparse_matrix_keeps():
     X = np.array([[0.0, 1.0], [-0.0, 1.0]])
-    assert contradiction(X, np.array([[1.0], [2.0]])).floor == 0.25
+    y = np.array([[1.0], [2.0]])
+    assert contradiction(X, y).floor == 0.25
+    kept = sp.csr_array((np.array([0.0, 1.0, 1.0]), np.array([0, 1, 1]), np.array([0, 2, 3])), shape=(2, 2))
+    assert contradiction(kept, y).floor == 0.25
+    assert kept.nnz == 3
 
 
 def test_the_floor_is_over_all_outputs():

@@ -256,6 +256,13 @@ def test_blocks_go_to_other_processes(tmp_path):
     assert isinstance(kept.kernel.bandwidth, float)
 
 
+def test_points_in_disorder_are_left_alone():
+    points = sp.csr_array((np.array([1, 2]), np.array([30000, 7]), np.array([0, 2])), shape=(1, 40000))
+    rows = sp.csr_array(([3.0, 2.0], ([0, 0], [7, 30000])), shape=(1, 40000))
+    assert KernelBlocks(rows, td.Laplacian(1.0)).block(points)[0, 0] == pytest.approx(np.exp(-np.sqrt(2)))
+    assert (points.indices.tolist(), points.data.tolist()) == ([30000, 7], [1, 2])
+
+
 class TestBadInput:
     X = np.random.default_rng(0).normal(size=(20, 3))
 

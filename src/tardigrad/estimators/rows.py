@@ -18,7 +18,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.task import Array
-from tardigrad.problems.kernel_rows import rows_of
+from tardigrad.problems.kernel_rows import canonical, rows_of
 
 #: rows that are looked at together
 _STRETCH = 4096
@@ -41,9 +41,7 @@ def as_kept(given: Any, checked: Any, dtype: Any) -> Any:
         return checked
     with np.errstate(over="ignore"):  # what is too large is told by its row, later
         if sp.issparse(checked):
-            matrix = sp.csr_array(checked, dtype=dtype)
-            matrix.sum_duplicates()
-            return matrix
+            return canonical(checked).astype(dtype, copy=False)
         return np.ascontiguousarray(checked, dtype)
 
 
@@ -127,8 +125,10 @@ def contradiction(X: Any, targets: Array) -> Contradiction | None:
 def _hashes(X: Any) -> Iterator[int]:
     """A hash of each row; equal rows have equal ones."""
     if sp.issparse(X):
-        matrix = sp.csr_array(X, copy=not X.has_canonical_format)
-        matrix.sum_duplicates()
+        matrix = canonical(X)
+        if not matrix.data.all():
+            matrix = matrix.copy()
+            matrix.eliminate_zeros()
         for low, high in zip(matrix.indptr, matrix.indptr[1:], strict=False):
             yield hash(matrix.indices[low:high].tobytes() + matrix.data[low:high].tobytes())
         return

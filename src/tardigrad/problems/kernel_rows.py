@@ -151,11 +151,7 @@ class SparseRows(KernelRows):
     """Rows of a CSR matrix that are made dense tile by tile."""
 
     def __init__(self, X: Any, dtype: Any, shifted: bool) -> None:
-        X = sp.csr_array((X.data, X.indices, X.indptr), shape=X.shape)  # its flags may be out of date
-        if not X.has_canonical_format:
-            X = X.copy()  # the user's matrix stays as it is
-            X.sum_duplicates()
-        self.X = X
+        self.X = X = canonical(X)
         self.dtype = np.dtype(dtype)
         self.n_rows, self.n_features = (int(size) for size in X.shape)
         self.shifted = shifted
@@ -190,9 +186,7 @@ class WideRows(SparseRows):
         return self.X[np.atleast_1d(index)].astype(self.dtype)
 
     def _form(self, Z: Any) -> Any:
-        found = sp.csr_array(Z, dtype=self.dtype)
-        found.sum_duplicates()
-        return found
+        return canonical(sp.csr_array(Z)).astype(self.dtype, copy=False)
 
     def room(self, length: int) -> Any:
         return None
@@ -216,6 +210,22 @@ def squared_norms(rows: Any) -> Array:
     if sp.issparse(rows):
         return np.asarray(rows.astype(np.float64).power(2).sum(axis=1)).ravel()
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+
+
+def canonical(X: Any) -> Any:
+    """A CSR matrix with each row's columns in order, each once; where that is not so, of a copy: the user's stays as it is.
+
+    Examples
+    --------
+    >>> given = sp.csr_array((np.array([1.0, 2.0]), np.array([1, 0]), np.array([0, 2])))
+    >>> canonical(given).indices.tolist(), given.indices.tolist()
+    ([0, 1], [1, 0])
+    """
+    X = sp.csr_array((X.data, X.indices, X.indptr), shape=X.shape)  # its flags may be out of date
+    if not X.has_canonical_format:
+        X = X.copy()
+        X.sum_duplicates()
+    return X
 
 
 def as_points(X: Any, name: str) -> Any:
