@@ -132,6 +132,16 @@ def test_values_are_the_kernels_times_the_coefficients_however_many_points(n_poi
         np.testing.assert_allclose(evaluate(blocks, a, sp.csr_array(Z)), exact, atol=1e-4)
 
 
+def test_a_value_has_the_same_bits_whatever_else_is_asked_for_and_whoever_computes():
+    rng = np.random.default_rng(0)
+    X, Z, a = (rng.normal(size=shape).astype(np.float32) for shape in ((9000, 2), (600, 2), (9000, 1)))
+    blocks = blocks_for(X, td.Laplacian(1.0), "float32", None, 1)
+    found = evaluate(blocks, a, Z)
+    for few in (1, 100, 300, 513):
+        assert evaluate(blocks, a, Z[:few]).tobytes() == found[:few].tobytes()
+    assert evaluate(4 * blocks, a, Z).tobytes() == found.tobytes()
+
+
 def test_every_worker_has_its_blocks():
     class Device:
         def __init__(self, number):
@@ -140,8 +150,8 @@ def test_every_worker_has_its_blocks():
         def product(self, points, coefficients):
             return np.full((len(points), 1), self.number, np.float32), None
 
-    found = evaluate([Device(0), Device(1)], np.ones((5, 1), np.float32), np.ones((700, 2)))
-    assert found[:, 0].tolist() == [0] * 350 + [1] * 350
+    found = evaluate([Device(0), Device(1)], np.ones((5, 1), np.float32), np.ones((400, 2)))
+    assert found[:, 0].tolist() == [0] * 200 + [1] * 200
 
 
 def test_an_error_on_a_thread_is_raised():

@@ -3,8 +3,8 @@
 Rules of this file:
 
 - points are taken in stretches, whatever their number;
-- a point's value does not depend on which others are asked for: stretches are filled up to whole groups of rows, which a
-  matrix product computes alike.
+- by NumPy a point's value does not depend on which others are asked for: stretches are filled up to whole groups of rows,
+  which a matrix product computes alike, and all have tiles of one width.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from tardigrad.core.worker import single_threaded_blas
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 
-#: points of a stretch, at least and at most
-_LEAST, _MOST = 64, 512
+#: points of a stretch, at least and at most. With more of them `KernelBlocks` takes tiles of fewer rows of X, whose sums are
+#: added up differently
+_LEAST, _MOST = 64, 256
 #: rows that are computed together, whatever rows they are
 _GROUP = 16
 
