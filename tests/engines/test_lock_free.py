@@ -144,6 +144,13 @@ def test_divergence_keeps_a_finite_iterate():
     assert "smaller step" in result.message
 
 
+def test_blocks_that_diverge_before_a_look_leave_those_of_the_last_look():
+    x0 = np.arange(1.0, 9.0)
+    result = free(BlockDescent(step=1e200), Counting(4, 8), 4, n=8, x0=x0)
+    assert result.status is td.Status.DIVERGED
+    assert result.x.tolist() == x0.tolist()
+
+
 def test_resumed_with_one_worker_it_equals_the_uninterrupted_run(tmp_path):
     problem, engine = make_problem(), td.Threads(1, lock_free=True)
     td.run(td.Hogwild(0.05), problem, engine, stop=td.MaxUpdates(37), checkpoint=tmp_path, snapshot_every=10)

@@ -70,7 +70,7 @@ class FreeLoop(Loop):
 
     def _ready(self, seed: int) -> Verdict | None:
         self.seed = seed
-        self._blocks = list(blocks_of(self.state))
+        self._blocks = self._laid_out()
         self._count()
         self.whole = True
         return self.watch.look(self.moment())
@@ -109,7 +109,7 @@ class FreeLoop(Loop):
             if state.version == end:
                 state.setup += 1
                 rule.open_setup(state, self.seed)
-                self._blocks = list(blocks_of(state))
+                self._blocks = self._laid_out()
             if state.version >= most:
                 return Status.MAX_ORACLE_CALLS, f"reached the limit of {bounds.oracle_calls} oracle calls"
         return Status.INTERRUPTED, f"interrupted after {state.version} updates; the result is that of this moment"
@@ -128,6 +128,12 @@ class FreeLoop(Loop):
     def _whole(self) -> list[Array]:
         """The blocks as they are; the one array that all workers write to as a copy."""
         return list(self._blocks) if self.state.bounds else [self._blocks[0].copy()]
+
+    def _laid_out(self) -> list[Array]:
+        """Blocks for workers to replace, none of them a view of the iterate: the last look's are kept while it is written."""
+        blocks = blocks_of(self.state)
+        self.state.blocks = None  # workers do not keep these up to date
+        return [block.copy() for block in blocks] if self.state.bounds else list(blocks)
 
     def _store(self, blocks: list[Array]) -> None:
         """Put blocks into the iterate."""
