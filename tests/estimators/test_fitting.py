@@ -283,6 +283,17 @@ def test_a_warm_start_holds_out_the_same_rows():
     assert len(model.history_["score"]) == 4
 
 
+def test_a_warm_start_keeps_the_best_coefficients_of_the_fit_before():
+    X, y = noisy()
+    model = regressor(early_stopping=True, warm_start=True, epochs=40, validation_fraction=0.25).fit(X, y)
+    best, held = model.dual_coef_.copy(), model.held_out_
+    score = r2_score(y[held], model.predict(X[held]))
+    model.fit(X, y)
+    assert model.history_["score"][-3:].max() < score
+    np.testing.assert_allclose(model.dual_coef_, best, rtol=1e-6)
+    assert f"has not risen above {score:.3g}" in model.message_
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -91,6 +91,11 @@ class Epochs(Observer):
         """Of the last epoch; infinite before its end."""
         return self.table[-1]["loss"] if self.table else math.inf
 
+    def begin_with(self, coefficients: Array) -> None:
+        """Coefficients of an earlier fit: where there is a score, they are the best so far."""
+        if self.score is not None:
+            self._best_score, self.best = self.score(coefficients), coefficients
+
     def observe(self, moment: Moment) -> str | None:
         epoch, rest = divmod(moment.version, self.every)
         if rest:
@@ -202,6 +207,8 @@ def fit(
     shape = (problem.n_rows, problem.n_outputs)
     for attempt in range(ATTEMPTS):
         epochs = Epochs(every=every, size=size, tol=tol, patience=patience, score=score, shape=shape)
+        if start is not None:
+            epochs.begin_with(start)
         result = run(
             rule,
             problem,
