@@ -1,5 +1,7 @@
 """What a user may get wrong."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -82,6 +84,18 @@ def test_values_too_large_for_the_precision():
     with pytest.raises(ValueError, match="too large to be squared in float32"):
         fit(1e30 * X, y)
     assert fit(1e30 * X, y, dtype="float64").score(1e30 * X, y) > 0.9
+
+
+@pytest.mark.parametrize(("unit", "dtype"), [(1e-42, "float32"), (1e42, "float32"), (1e200, "float64")])
+def test_targets_in_a_unit_that_is_not_in_the_precision(unit, dtype):
+    X, y = curve(30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # NumPy's, of a square that overflows
+        with pytest.raises(ValueError, match=rf"deviation of .* cannot be fitted in {dtype}: give them in another unit"):
+            td.KernelRegressor(dtype=dtype).fit(X, unit * y)
+    if dtype == "float32":
+        model = td.KernelRegressor(dtype="float64", n_jobs=1).fit(X, unit * y)
+        assert model.score(X, unit * y) > 0.9
 
 
 def test_constant_features():

@@ -117,6 +117,7 @@ class KernelMachine(BaseEstimator):
         fitted, held = self._parts(X, seed, classes, earlier)
         rows = X if fitted is None else X[fitted]
         targets, offset, scale = encode(slice(None) if fitted is None else fitted)
+        _check_scale(scale, self.dtype)
         kernel = kernel.fitted(rows)
         start, done = self._start(rows, targets, scale, kernel) if earlier else (None, 0)
         problem = KernelInterpolation(
@@ -274,6 +275,17 @@ class KernelMachine(BaseEstimator):
         """
         estimator: Self = load_into(cls, Path(path), FITTED)
         return estimator
+
+
+def _check_scale(scale: Array, dtype: Any) -> None:
+    """Refuse targets in whose unit coefficients would be infinite, or 0."""
+    limits = np.finfo(dtype)
+    bad = np.flatnonzero(~((scale >= limits.tiny) & (scale <= limits.max)))
+    if len(bad):
+        raise InvalidInputError(
+            f"targets with a standard deviation of {scale[bad[0]]:.3g} cannot be fitted in {limits.dtype}: give them in another"
+            " unit, or dtype='float64'"
+        )
 
 
 def _table(found: Fit, earlier: dict[str, Array] | None, done: int) -> dict[str, Array]:
