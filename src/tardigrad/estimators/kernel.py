@@ -45,9 +45,10 @@ class KernelRegressor(RegressorMixin, KernelMachine):
     warm_start : bool
         Go on with the coefficients of an earlier `fit` to the same rows: epochs with other partitions.
     batch_size : int or "auto"
-        Rows of a worker's step; "auto": the critical batch, from the spectrum of a subsample, over the workers.
+        Rows of a worker's step; "auto": two thirds of the critical batch, from the spectrum of a subsample, over the workers.
     memory : float or "auto"
-        Bytes that the workers may use beside data and coefficients; "auto": 1e9. Batch and subsample are chosen to fit.
+        Bytes that the workers may use beside data and coefficients; "auto": 6e8, which is less than a gigabyte with the
+        interpreter and its libraries. Batch and subsample are chosen to fit.
     dtype : {"float32", "float64"}
         Precision of kernel entries and coefficients, whatever that of X.
     n_jobs : int or None
