@@ -4,6 +4,7 @@ import dataclasses
 import os
 import signal
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -262,6 +263,7 @@ BAD = {
     ),
     "batch_size must be": lambda: td.AsyncEigenPro(batch_size=0),
     "step_factor must be": lambda: td.AsyncEigenPro(step_factor=-1.0),
+    "in_flight must be a finite number >= 1": lambda: td.AsyncEigenPro(in_flight=0),
     "memory must be": lambda: td.SyncEigenPro(memory=0),
     "n_damped must be": lambda: td.SyncEigenPro(n_damped="all"),
     "n_clients must be": lambda: make_machine(n_clients=61),
@@ -272,6 +274,12 @@ BAD = {
 def test_bad_input_is_named(message):
     with pytest.raises(td.InvalidInputError, match=message):
         BAD[message]()
+
+
+def test_orders_of_epochs_that_are_over_are_let_go():
+    kept = [weakref.ref(epoch_order(3, epoch, 1000)) for epoch in range(6)]
+    assert sum(order() is not None for order in kept) == 2
+    assert epoch_order(3, 5, 1000) is kept[-1]()
 
 
 def test_a_configured_rule_is_for_machines_of_its_size():

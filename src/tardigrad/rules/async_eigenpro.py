@@ -29,7 +29,7 @@ from tardigrad.core.in_place import InPlaceRule, InPlaceState
 from tardigrad.core.problem import Problem
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Task
-from tardigrad.core.validate import optional_integer
+from tardigrad.core.validate import number, optional_integer
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.rules.eigenpro import MEMORY, KernelRule, Prepared, epoch_order, seed_of
 
@@ -111,6 +111,8 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
     def __post_init__(self) -> None:
         self._check_sizes()
         object.__setattr__(self, "concurrency", optional_integer(self.concurrency, "concurrency"))
+        if self.in_flight is not None:
+            object.__setattr__(self, "in_flight", number(self.in_flight, "in_flight", low=1.0))
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Self:
         workers = problem.n_clients

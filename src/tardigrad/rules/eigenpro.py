@@ -174,7 +174,7 @@ def _preconditioner(problem: KernelInterpolation, client: int, sub: Array, q: in
     return preconditioner(matrix, None, q, largest_batch=len(sub))
 
 
-@lru_cache(8)
+@lru_cache(2)  # one run's: 8 bytes a row each
 def epoch_order(seed: int, epoch: int, n_rows: int) -> Array:
     """The order of the rows in an epoch: whoever asks gets the same one."""
     order = Stream(seed, Domain.PARTITION).at(epoch).permutation(n_rows)
