@@ -312,3 +312,8 @@ def test_a_worker_more_takes_from_the_shared_line():
     made = dispatch(1, True, 0, 1)
     take(made, 0)
     assert take(made, made.add_worker()) == 1
+
+
+def test_of_workers_that_share_data_the_one_that_has_served_a_client_is_asked_first():
+    dispatch = Dispatch(3, True, lambda kept: None)
+    assert [list(dispatch.workers_for(Task(0, client))) for client in range(4)] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]

@@ -282,6 +282,12 @@ def test_orders_of_epochs_that_are_over_are_let_go():
     assert epoch_order(3, 5, 1000) is kept[-1]()
 
 
+@pytest.mark.parametrize("engine", [td.Threads, td.Processes])
+def test_each_client_has_its_worker_which_alone_prepares_for_it(engine):
+    result = td.run(td.AsyncEigenPro(batch_size=5), make_machine(200, n_clients=3), engine(3), stop=td.MaxUpdates(200))
+    assert (result.trace["client"] == result.trace["worker"]).all()
+
+
 def test_a_configured_rule_is_for_machines_of_its_size():
     rule = td.AsyncEigenPro().configure(make_machine(), 1, None)
     with pytest.raises(td.InvalidInputError, match="configured for 60 rows and 2 outputs, not for 50 and 2"):

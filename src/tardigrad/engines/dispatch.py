@@ -3,7 +3,7 @@
 Rules of this file:
 
 - a client's jobs are begun in order of submission, one at a time: client i belongs to worker ``i % n_workers``;
-  where data are shared there is one line for all, and any worker takes its head;
+  where data are shared there is one line for all, and any worker takes its head; of several that are idle that one first;
 - a lost job goes back to the head of its line and is parked there until the loop submits it again;
 - points are kept, once a version, until every job that reads them is answered and no worker holds it;
 - a worker that is late or gone may be stood in for: its line is then served by the others, one job at a
@@ -13,7 +13,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,10 +91,14 @@ class Dispatch:
         self._lines[self._number_of_line(task)].append(job)
         return job
 
-    def workers_for(self, task: Task) -> range:
-        """Workers that may take a task of this client."""
-        if self.shared or self._stood_in:
-            return range(len(self.held))
+    def workers_for(self, task: Task) -> Sequence[int]:
+        """Workers that may take a task of this client; of shared data first the one that keeps what is prepared for it."""
+        workers = range(len(self.held))
+        if self.shared:
+            first = task.client % len(workers)
+            return workers if not first else [*workers[first:], *workers[:first]]
+        if self._stood_in:
+            return workers
         home = task.client % len(self._lines)
         return range(home, home + 1)
 
