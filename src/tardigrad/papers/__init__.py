@@ -42,7 +42,7 @@ PAPERS: dict[str, tuple[str, str, str]] = {
     "async-eigenpro-stability": (
         "tardigrad.papers.async_eigenpro_stability",
         "stability",
-        "whether it diverges: 1 to 16 workers, four data sets (6 minutes)",
+        "whether it diverges: 1 to 16 workers, four data sets (8 minutes)",
     ),
     "dasgd-figure1": ("tardigrad.papers.dasgd", "figure1", "DASGD on the Rosenbrock function, synchronous and delayed"),
     "dasgd-constants": (

@@ -66,15 +66,15 @@ def stability(
 
 
 def _row(data: str, workers: int, slow: bool, courses: list[list[float]]) -> dict[str, Any]:
-    last = [course[-1] for course in courses]
+    first, last = (max(course[k] for course in courses) for k in (0, -1))
     return {
         "data": data,
         "workers": workers,
         "slow": f"one, {SLOWER:g} times" if slow else "none",
         "runs": len(courses),
         "diverged": sum(not course[-1] < course[0] for course in courses),
-        "first_epoch": max(course[0] for course in courses),
-        "last_epoch": max(last) if all(map(math.isfinite, last)) else None,
+        "first_epoch": first if math.isfinite(first) else None,
+        "last_epoch": last if math.isfinite(last) else None,
     }
 
 
