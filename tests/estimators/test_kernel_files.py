@@ -235,3 +235,11 @@ def test_loading_warns_of_nothing(saved):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         td.KernelRegressor.load(saved)
+
+
+def test_a_pickle_knows_the_file_of_its_rows_again(tmp_path, mapped):
+    X, y = mapped
+    pickled = pickle.dumps(regressor().fit(X, y))
+    np.save(tmp_path / "X.npy", np.array(X) + 1.0)
+    with pytest.raises(DataError, match="is not the file that the matrix was in"):
+        pickle.loads(pickled)

@@ -158,3 +158,9 @@ def test_an_error_on_a_thread_is_raised():
     blocks = blocks_for(np.ones((5, 3)), td.Laplacian(1.0), "float32", None, 2)
     with pytest.raises(ValueError, match="Z has 2 features"):
         evaluate(blocks, np.ones((5, 1), np.float32), np.ones((2000, 2)))
+
+
+@pytest.mark.parametrize("n_jobs", [0, 1.5, "all", True])
+def test_numbers_of_jobs_are_integers(n_jobs):
+    with pytest.raises(td.InvalidInputError, match=r"n_jobs must be an integer >= 1, or None or -1 for all cores, not "):
+        jobs_of(n_jobs)

@@ -14,6 +14,7 @@ from needs import needs_torch
 from same_runs import assert_same_runs
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
+from tardigrad.rules import eigenpro
 from tardigrad.rules.eigenpro import epoch_order
 from tardigrad.theory import eigenpro as theory
 
@@ -323,3 +324,14 @@ def test_replicas_with_noise_of_their_own_draw_the_same_batches():
     result = virtual(td.AsyncEigenPro(batch_size=5), make_machine(n_clients=2), 20, replicas=2)
     assert result.x.shape == (2, 120)
     assert same_bits(result.x[0], result.x[1])
+
+
+def test_the_preconditioner_of_all_rows_is_made_once(monkeypatch):
+    made = []
+    make = eigenpro._preconditioner
+    monkeypatch.setattr(eigenpro, "_preconditioner", lambda *args: made.append(len(args[2])) or make(*args))
+    virtual(td.AsyncEigenPro(batch_size=20), make_machine(), 12)
+    assert made == [60, 60], "to choose sizes, and for all four epochs"
+    made.clear()
+    virtual(td.AsyncEigenPro(batch_size=20, n_subsample=30), make_machine(), 12)
+    assert made == [30] * 5

@@ -12,7 +12,7 @@ from numbers import Integral
 from typing import Any
 
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.validate import integer, number
+from tardigrad.core.validate import number
 from tardigrad.engines.real import cores
 from tardigrad.problems.kernel_functions import KernelFunction, kernel_named
 
@@ -46,7 +46,8 @@ def kernel_of(kernel: Any, bandwidth: Any) -> KernelFunction:
         )
     if not isinstance(kernel, str) or kernel not in _NAMES:
         raise InvalidInputError(
-            f"kernel must be one of {', '.join(_NAMES)}, or a kernel such as tardigrad.Laplacian(10.0), not {kernel!r}"
+            f"kernel must be one of {', '.join(_NAMES)}, or a kernel such as tardigrad.Laplacian(10.0), not {kernel!r}; a"
+            " function of one's own goes into tardigrad.UserKernel"
         )
     name, parameters = _NAMES[kernel]
     return kernel_named(name, bandwidth=bandwidth, **parameters)
@@ -58,7 +59,9 @@ def jobs_of(n_jobs: Any) -> int:
         return cores()
     if not isinstance(n_jobs, bool) and isinstance(n_jobs, Integral) and n_jobs < 0:
         return max(1, cores() + 1 + int(n_jobs))
-    return integer(n_jobs, "n_jobs")
+    if isinstance(n_jobs, bool) or not isinstance(n_jobs, Integral) or n_jobs < 1:
+        raise InvalidInputError(f"n_jobs must be an integer >= 1, or None or -1 for all cores, not {n_jobs!r}")
+    return int(n_jobs)
 
 
 def workers_for(n_rows: int, n_jobs: Any, device: Any) -> int:

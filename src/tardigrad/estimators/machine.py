@@ -198,10 +198,9 @@ class KernelMachine(BaseEstimator):
                 f" below {why.floor / size:.3g}. More epochs fit the noise: merge such rows, or set early_stopping"
             )
         elif found.epochs.plateau:
-            text = (
-                f"{found.message}: a smaller bandwidth brings more targets within reach, and dtype='float64' helps where"
-                " rounding is the limit"
-            )
+            text = f"{found.message}: a smaller bandwidth brings more targets within reach"
+            if np.dtype(self.dtype) == np.float32:
+                text += ", and dtype='float64' helps where rounding is the limit"
         else:
             return
         warnings.warn(text, ConvergenceWarning, stacklevel=4)
@@ -228,7 +227,7 @@ class KernelMachine(BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {name: value for name, value in super().__getstate__().items() if name != "_blocks"}
         if is_rows_of_file(state.get("X_fit_")):
-            state["X_fit_"] = MatrixFile.of(state["X_fit_"])
+            state["X_fit_"] = MatrixFile.of(state["X_fit_"]).marked()  # known again by a hash of some places
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

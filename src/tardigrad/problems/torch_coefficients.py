@@ -69,7 +69,7 @@ class DeviceCoefficients:
     """
 
     def __init__(self, n_outputs: int, dtype: Any = np.float32, device: str = "cpu") -> None:
-        self.device = TorchDevice(device, "DeviceCoefficients")
+        self.device = TorchDevice(device, f"device={device!r}")
         self.n_outputs = integer(n_outputs, "n_outputs")
         self.dtype = np.dtype(dtype)
         self.uploads = 0

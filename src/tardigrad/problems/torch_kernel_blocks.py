@@ -101,7 +101,7 @@ class TorchKernelBlocks(KernelBlocks):
         memory: int | None = None,
         n_workers: int = 1,
     ) -> None:
-        self.device = TorchDevice(device, "TorchKernelBlocks")
+        self.device = TorchDevice(device, f"device={device!r}")
         self.n_workers = integer(n_workers, "n_workers")
         super().__init__(X, kernel, dtype)
         if self.dtype == np.float32:

@@ -22,6 +22,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, ClassVar, Literal, Self
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -111,7 +112,13 @@ class KernelRule:
         s = min(int(asked), rows)
         q = None if self.n_damped == "auto" else int(self.n_damped)
         m = None if self.batch_size == "auto" else int(self.batch_size)
-        most = eigenpro.largest_batch(TILE + s, problem.n_features, problem.n_outputs, self.memory, workers, itemsize)
+        try:
+            most = eigenpro.largest_batch(TILE + s, problem.n_features, problem.n_outputs, self.memory, workers, itemsize)
+        except InvalidInputError as error:
+            raise InvalidInputError(
+                f"memory={self.memory:g} bytes hold not even a row of a batch for each of {workers} workers: give more, 6e8 by"
+                " default"
+            ) from error
         if q is None or m is None:
             sub = Stream(0, Domain.PREPARE).at(s).choice(problem.n_rows, s, replace=False)
             with single_threaded_blas():  # as workers compute; several threads take longer where others work
@@ -134,8 +141,13 @@ class KernelRule:
 
     def _prepared(self, problem: KernelInterpolation, client: int, sub: Array, places: Array) -> Prepared:
         ascending = np.argsort(sub)
-        sub, places = sub[ascending], places[ascending]
-        return Prepared(sub, places, _preconditioner(problem, client, sub, int(self.n_damped)))
+        sub, places, q = sub[ascending], places[ascending], int(self.n_damped)
+        if len(sub) < problem.n_rows:
+            return Prepared(sub, places, _preconditioner(problem, client, sub, q))
+        made = _of_all_rows.setdefault(problem, {}).get(q)  # the same in every epoch
+        if made is None:
+            made = _of_all_rows[problem][q] = _preconditioner(problem, client, sub, q)
+        return Prepared(sub, places, made)
 
     def _update(
         self,
@@ -161,6 +173,9 @@ class KernelRule:
         gamma = np.multiply(step, self.step_factor).astype(product.dtype)[..., None, None]
         loss = np.square(residual, dtype=np.float64).mean(axis=(-1, -2))
         return -gamma * residual, gamma * correction, np.asarray(loss)
+
+
+_of_all_rows: WeakKeyDictionary[KernelInterpolation, dict[int, NystromPreconditioner]] = WeakKeyDictionary()
 
 
 def _preconditioner(problem: KernelInterpolation, client: int, sub: Array, q: int | None) -> NystromPreconditioner:

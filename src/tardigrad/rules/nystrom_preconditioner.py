@@ -218,9 +218,13 @@ def _checked(K_ss: npt.ArrayLike, diagonal: npt.ArrayLike | None) -> tuple[Float
     if matrix.ndim != 2 or not matrix.size or matrix.shape[0] != matrix.shape[1]:
         raise InvalidInputError(f"K_ss must be a square matrix, not of shape {matrix.shape}")
     if not np.isfinite(matrix.sum()):
-        raise InvalidInputError("K_ss must be finite: look for NaN or infinity in the data, or for overflow in the kernel")
+        raise InvalidInputError(
+            "kernel values K_ss of a subsample must be finite: look for NaN or infinity in the data, or for overflow in the kernel"
+        )
     if not np.diag(matrix).max() > 0:
-        raise InvalidInputError("K_ss must have a positive diagonal: the kernel of a row with itself is 0 or less")
+        raise InvalidInputError(
+            "kernel values K_ss of a subsample must have a positive diagonal: the kernel of a row with itself is 0 or less"
+        )
     own = np.asarray(np.diag(matrix) if diagonal is None else diagonal, np.float64)
     if own.shape not in {(), (len(matrix),)} or not np.isfinite(own).all():
         raise InvalidInputError(
