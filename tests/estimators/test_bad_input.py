@@ -98,6 +98,11 @@ def test_targets_in_a_unit_that_is_not_in_the_precision(unit, dtype):
         assert model.score(X, unit * y) > 0.9
 
 
+def test_one_row_held_out_has_no_score():
+    with pytest.raises(ValueError, match=r"validation_fraction=0.01 holds out 1 of 40 rows"):
+        fit(early_stopping=True, validation_fraction=0.01)
+
+
 def test_constant_features():
     X, y = np.ones((40, 2)), curve(40)[1]
     with pytest.raises(ValueError, match="all of the 40 rows looked at are the same: give a number"):

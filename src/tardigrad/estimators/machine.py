@@ -132,6 +132,11 @@ class KernelMachine(BaseEstimator):
         score = None
         if held is not None:
             others, true = X[held], y[held]
+            if classes is None and others.shape[0] < 2:
+                raise InvalidInputError(
+                    f"validation_fraction={self.validation_fraction} holds out 1 of {X.shape[0]} rows, which has no score:"
+                    " give a larger share"
+                )
 
             def score(coefficients: Array) -> float:
                 return self._score(true, evaluate(blocks, coefficients, others) * scale + offset)
