@@ -199,7 +199,7 @@ class KernelInterpolation(Problem):
         return {name: np.asarray(table[name]) for name in wanted}
 
     def gathered(self, blocks: Sequence[Array], order: Array, client: int) -> Any:
-        """The same from blocks of iterates, one after another the rows of `order`; on the client's device where it has one."""
+        """What `coefficients` gives, from blocks with the rows of `order`, one after another; on the client's device if any."""
         name = self.device_of(client)
         if name is None or blocks[0].ndim > 1:
             found = np.empty((*blocks[0].shape[:-1], self.n_rows, self.n_outputs), blocks[0].dtype)

@@ -5,7 +5,7 @@ the difference is rounding only are computed again from the points. While the ro
 
 The exponential of float32: ``exp(y) = 2^k exp(f)``, k the whole number next to y / log(2) and f the rest (in two parts after
 Cody and Waite, 1980), |f| <= log(2) / 2; a polynomial of degree 6 for exp(f), off by 3e-9; k is added to the bits of the
-exponent. The result is off by less than 1.5 units in the last place, exactly 1 at 0, and 0 from y = -87.7 on, where it
+exponent. The result is off by less than one unit in the last place, exactly 1 at 0, and 0 from y = -87.7 on, where it
 would be below 0.7 of the smallest normal number: what is smaller makes sums no better and arithmetic ten times slower.
 
 Rules of this file:
