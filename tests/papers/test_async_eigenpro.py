@@ -269,6 +269,5 @@ def test_fashion_mnist_is_as_it_is():
 
 def test_all_have_a_name():
     known = {name: place[:2] for name, place in PAPERS.items() if name.startswith("async-eigenpro")}
-    assert known == {
-        f"async-eigenpro-{what}": ("tardigrad.papers.async_eigenpro", what) for what in ("table3", "table4", "figure1")
-    }
+    places = dict.fromkeys(("table3", "table4", "figure1"), "async_eigenpro") | {"stability": "async_eigenpro_stability"}
+    assert known == {f"async-eigenpro-{what}": (f"tardigrad.papers.{place}", what) for what, place in places.items()}
