@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import signal
+import time
 import warnings
 import weakref
 
@@ -181,6 +182,20 @@ def test_lock_free_epochs_count_updates_staleness_and_waiting():
     assert first[2].reading < first[0].reading
     assert sum(result.state.counts) == 120
     assert result.state.counts[3] < 60
+
+
+class Unhurried(td.AsyncEigenPro):
+    def prepare(self, problem, client, setup, rng):
+        time.sleep(0.3 * client)
+        return super().prepare(problem, client, setup, rng)
+
+
+def test_a_lock_free_worker_reads_when_it_has_prepared():
+    problem = make_machine(100, n_clients=2)
+    engine = td.Threads(2, lock_free=True)
+    result = td.run(Unhurried(batch_size=5), problem, engine, stop=td.MaxUpdates(20))
+    assert result.state.counts[0] > 10
+    assert result.state.tallies[0].staleness_max <= 5
 
 
 def test_a_served_run_tallies_the_staleness_of_its_trace():

@@ -23,6 +23,9 @@ from tardigrad.core.rule import Rule
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.core.task import Payload, Points, Task
 
+Read = Callable[[], Points]
+Answer = Callable[[Task, Points | Read], Payload]
+
 
 class WorkerHalf:
     """What a worker is made of; it can be sent to another process, and ``half.open()`` answers tasks.
@@ -45,23 +48,23 @@ class WorkerHalf:
         self.seed = seed
         self.replicas = replicas
 
-    def open(self) -> Callable[[Task, Points], Payload]:
-        """A function of (task, points) that returns the payload."""
+    def open(self) -> Answer:
+        """A function of (task, points) that returns the payload; points may be a function too, which reads them."""
         answer = self._open()
         if self.problem.payload_type is None:
             return answer
         return lambda task, points: rounded(answer(task, points))
 
-    def _open(self) -> Callable[[Task, Points], Payload]:
+    def _open(self) -> Answer:
         """The function without rounding. A closure: this is a hot path."""
         work, problem = self.rule.work, self.problem
         stream = Stream(self.seed, Domain.TASK, self.replicas)
         if type(self.rule).prepare is Rule.prepare:
 
-            def answer(task: Task, points: Points) -> Payload:
+            def answer(task: Task, points: Points | Read) -> Payload:
                 stream.index = task.id
                 try:
-                    return work(problem, task, points, stream, None)
+                    return work(problem, task, points() if callable(points) else points, stream, None)
                 except Exception as error:
                     error.add_note(_where(task))
                     raise
@@ -71,7 +74,7 @@ class WorkerHalf:
         prepare = self.rule.prepare
         caches: dict[int, tuple[int, Any]] = {}
 
-        def answer_with_cache(task: Task, points: Points) -> Payload:
+        def answer_with_cache(task: Task, points: Points | Read) -> Payload:
             client, setup = task.client, task.setup
             setup_kept, cache = caches.get(client, (-1, None))
             try:
@@ -81,7 +84,8 @@ class WorkerHalf:
                     cache = prepare(problem, client, setup, rng)
                     caches[client] = setup, cache
                 stream.index = task.id
-                return work(problem, task, points, stream, cache)
+                # read only now: what is prepared takes long, and others write meanwhile
+                return work(problem, task, points() if callable(points) else points, stream, cache)
             except Exception as error:
                 error.add_note(_where(task))
                 raise

@@ -22,7 +22,7 @@ from tardigrad.core.free_loop import LOOK
 from tardigrad.core.in_place import InPlaceRule, InPlaceState, SetupTally, sweep_free, write_free
 from tardigrad.core.loop import MAX_FAILURES
 from tardigrad.core.streams import Domain, Uniforms
-from tardigrad.core.task import Array, Task
+from tardigrad.core.task import Array, Points, Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 
@@ -132,10 +132,16 @@ class FreeWorker:
 
     def _do(self, part: Slice, task: Task, zero: float) -> int:
         """One task; 0 where it could not be done."""
-        began, read = time.monotonic(), sum(part.written)
+        began, read = time.monotonic(), 0
+
+        def points() -> Points:
+            nonlocal read
+            read = sum(part.written)
+            return tuple(part.blocks)
+
         for failures in range(1, MAX_FAILURES + 1):
             try:
-                payload = self.answer(task, tuple(part.blocks))
+                payload = self.answer(task, points)
                 break
             except BaseException:
                 if failures == MAX_FAILURES:
