@@ -413,7 +413,7 @@ def test_a_device_that_is_not_there_and_which_ones_are(monkeypatch):
 
 def test_without_pytorch_the_message_says_who_needs_it_and_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(InvalidInputError, match=r'TorchKernelBlocks needs PyTorch.*pip install "tardigrad\[torch\]"'):
+    with pytest.raises(InvalidInputError, match=r"device='cpu' needs PyTorch.*pip install .tardigrad\[torch\]."):
         TorchKernelBlocks(data(), Laplacian(1.0))
 
 

@@ -219,7 +219,7 @@ def _checked(K_ss: npt.ArrayLike, diagonal: npt.ArrayLike | None) -> tuple[Float
         raise InvalidInputError(f"K_ss must be a square matrix, not of shape {matrix.shape}")
     if not np.isfinite(matrix.sum()):
         raise InvalidInputError(
-            "kernel values K_ss of a subsample must be finite: look for NaN or infinity in the data, or for overflow in the kernel"
+            "kernel values K_ss of a subsample must be finite: look for NaN or infinity in the data, or overflow in the kernel"
         )
     if not np.diag(matrix).max() > 0:
         raise InvalidInputError(
