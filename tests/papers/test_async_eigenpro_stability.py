@@ -38,5 +38,5 @@ def test_data_are_scaled_and_targets_centred(name):
     X, Y = stability.points_and_targets(name, 500)
     assert len(X) == len(Y) == 500
     if name != "fashion-mnist":
-        assert abs(X.mean()) < 1e-4
+        assert abs(X.mean()) < 1e-5
         assert abs(Y.mean()) < 1e-12

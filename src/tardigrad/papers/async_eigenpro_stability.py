@@ -96,9 +96,9 @@ def points_and_targets(name: str, n_rows: int) -> tuple[Array, Array]:
         rng = np.random.default_rng(0)
         return rng.normal(size=(n_rows, 30)).astype(np.float32), rng.normal(size=(n_rows, 1))
     train = datasets.load(name)
-    X, y = np.asarray(train.X[:n_rows], np.float32), train.y[:n_rows]
+    X, y = np.asarray(train.X[:n_rows], np.float64), train.y[:n_rows]
     if name == "fashion-mnist":
-        return X, (y[:, None] == np.arange(10)).astype(float)
+        return X.astype(np.float32), (y[:, None] == np.arange(10)).astype(float)
     deviation = X.std(axis=0)
     X = (X - X.mean(axis=0)) / np.where(deviation > 0, deviation, 1)
-    return X, (y - y.mean())[:, None]
+    return X.astype(np.float32), (y - y.mean())[:, None]
