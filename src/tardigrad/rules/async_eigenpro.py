@@ -133,7 +133,7 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
 
     def begin_setup(self, state: InPlaceState, seed: int) -> None:
         state.unit = self.n_outputs
-        state.order = np.array(epoch_order(seed, state.setup, self.n_rows))
+        state.order = epoch_order(seed, state.setup, self.n_rows)
         if not state.tallies:
             state.weight = float(self.in_flight or state.n_clients)
             return
