@@ -125,3 +125,13 @@ def test_a_part_of_a_file_that_does_not_lie_row_after_row_is_sent_as_it_is(tmp_p
     again = pickle.loads(pickle.dumps(problem))
     assert same_bits(np.array(again.X), np.array(problem.X))
     assert same_bits(again.gradient(0, np.ones(problem.dim)), problem.gradient(0, np.ones(problem.dim)))
+
+
+@pytest.mark.parametrize("column", [-1, 99])
+def test_sparse_points_with_columns_that_do_not_exist_are_refused(column):
+    X = sp.csr_array(make().X)
+    X.indices[5] = column
+    with pytest.raises(td.InvalidInputError, match=r"X is not a valid CSR matrix .*column numbers"):
+        td.KernelInterpolation(X, make().y, td.Gaussian(1.5))
+    with pytest.raises(td.InvalidInputError, match="Z is not a valid CSR matrix"):
+        td.KernelInterpolation(sp.csr_array(make().X), make().y, td.Gaussian(1.5)).predict(make().x0(), X)

@@ -30,7 +30,7 @@ from tardigrad.estimators.prediction import blocks_for, evaluate
 from tardigrad.estimators.rows import Contradiction, as_kept, contradiction, held_out, same_rows
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
-from tardigrad.problems.matrix_file import MatrixFile, is_rows_of_file
+from tardigrad.problems.matrix_file import MatrixFile, by_path
 from tardigrad.rules.async_eigenpro import AsyncEigenPro
 from tardigrad.rules.eigenpro import MEMORY
 
@@ -231,8 +231,8 @@ class KernelMachine(BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         state: dict[str, Any] = {name: value for name, value in super().__getstate__().items() if name != "_blocks"}
-        if is_rows_of_file(state.get("X_fit_")):
-            state["X_fit_"] = MatrixFile.of(state["X_fit_"]).marked()  # known again by a hash of some places
+        if "X_fit_" in state:
+            state["X_fit_"] = by_path(state["X_fit_"], marked=True)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:

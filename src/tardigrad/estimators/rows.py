@@ -18,7 +18,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from tardigrad.core.task import Array
-from tardigrad.problems.kernel_rows import canonical, rows_of
+from tardigrad.problems.kernel_rows import rows_of
+from tardigrad.problems.system_matrix import canonical
 
 #: rows that are looked at together
 _STRETCH = 4096
@@ -41,7 +42,7 @@ def as_kept(given: Any, checked: Any, dtype: Any) -> Any:
         return checked
     with np.errstate(over="ignore"):  # what is too large is told by its row, later
         if sp.issparse(checked):
-            return canonical(checked).astype(dtype, copy=False)
+            return canonical(checked, "X").astype(dtype, copy=False)
         return np.ascontiguousarray(checked, dtype)
 
 
@@ -125,7 +126,7 @@ def contradiction(X: Any, targets: Array) -> Contradiction | None:
 def _hashes(X: Any) -> Iterator[int]:
     """A hash of each row; equal rows have equal ones."""
     if sp.issparse(X):
-        matrix = canonical(X)
+        matrix = canonical(X, "X")
         if not matrix.data.all():
             matrix = matrix.copy()
             matrix.eliminate_zeros()

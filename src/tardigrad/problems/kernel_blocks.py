@@ -20,7 +20,7 @@ from tardigrad.core.validate import optional_integer
 from tardigrad.problems.kernel_base import KernelFunction
 from tardigrad.problems.kernel_loops import gather_loop, tile_loop
 from tardigrad.problems.kernel_rows import rows_of, squared_norms
-from tardigrad.problems.matrix_file import MatrixFile, is_rows_of_file
+from tardigrad.problems.matrix_file import by_path
 
 #: rows of a tile at most; entries of one, and the fewest and most columns. Smaller tiles fit a core's cache, and yet are
 #: slower: between two steps of a tile threads wait for each other's turn in the interpreter (half as fast at a megabyte)
@@ -83,8 +83,7 @@ class KernelBlocks:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Compiled again where it is read; rows in a file stay there."""
-        X = self.source.X
-        return KernelBlocks, (MatrixFile.of(X) if is_rows_of_file(X) else X, self.kernel, self.dtype, self.tile)
+        return KernelBlocks, (by_path(self.source.X), self.kernel, self.dtype, self.tile)
 
     def rows(self, index: Any) -> Any:
         """Rows of X in this precision, in the form that `product` takes fastest: dense, or CSR where X is sparse and wide."""

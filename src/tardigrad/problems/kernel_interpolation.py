@@ -25,7 +25,7 @@ from tardigrad.core.validate import integer, optional_integer
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_rows import as_points
-from tardigrad.problems.matrix_file import MatrixFile, is_rows_of_file
+from tardigrad.problems.matrix_file import MatrixFile, by_path
 
 if TYPE_CHECKING:
     from tardigrad.problems.torch_kernel_blocks import TorchKernelBlocks
@@ -112,10 +112,7 @@ class KernelInterpolation(Problem):
         self.blocks()  # what is wrong with X shows here
 
     def __getstate__(self) -> dict[str, Any]:
-        state = {**vars(self), "_made": {}, "_gathered": {}}
-        if is_rows_of_file(self.X):
-            state["X"] = MatrixFile.of(self.X)
-        return state
+        return {**vars(self), "X": by_path(self.X), "_made": {}, "_gathered": {}}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
@@ -124,10 +121,7 @@ class KernelInterpolation(Problem):
 
     def fields(self) -> dict[str, Any]:
         values = {name: getattr(self, name) for name in ("X", "y", "kernel", "n_clients", "batch", "dtype", "device")}
-        values["dtype"] = self.dtype.name
-        if is_rows_of_file(self.X):
-            values["X"] = MatrixFile.of(self.X).marked()
-        return values
+        return {**values, "dtype": self.dtype.name, "X": by_path(self.X, marked=True)}
 
     def fingerprint(self) -> str:
         values = self.fields()

@@ -21,6 +21,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.problems.kernel_loops import arrays
 from tardigrad.problems.matrix_file import MatrixFile
+from tardigrad.problems.system_matrix import canonical
 
 #: sparse rows stay so where they have more columns, or a smaller share of entries
 _WIDE, _FULL = 16384, 0.005
@@ -151,7 +152,7 @@ class SparseRows(KernelRows):
     """Rows of a CSR matrix that are made dense tile by tile."""
 
     def __init__(self, X: Any, dtype: Any, shifted: bool) -> None:
-        self.X = X = canonical(X)
+        self.X = X
         self.dtype = np.dtype(dtype)
         self.n_rows, self.n_features = (int(size) for size in X.shape)
         self.shifted = shifted
@@ -186,7 +187,7 @@ class WideRows(SparseRows):
         return self.X[np.atleast_1d(index)].astype(self.dtype)
 
     def _form(self, Z: Any) -> Any:
-        return canonical(sp.csr_array(Z)).astype(self.dtype, copy=False)
+        return sp.csr_array(Z).astype(self.dtype, copy=False)
 
     def room(self, length: int) -> Any:
         return None
@@ -212,24 +213,8 @@ def squared_norms(rows: Any) -> Array:
     return np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
 
 
-def canonical(X: Any) -> Any:
-    """A CSR matrix with each row's columns in order, each once; where that is not so, of a copy: the user's stays as it is.
-
-    Examples
-    --------
-    >>> given = sp.csr_array((np.array([1.0, 2.0]), np.array([1, 0]), np.array([0, 2])))
-    >>> canonical(given).indices.tolist(), given.indices.tolist()
-    ([0, 1], [1, 0])
-    """
-    X = sp.csr_array((X.data, X.indices, X.indptr), shape=X.shape)  # its flags may be out of date
-    if not X.has_canonical_format:
-        X = X.copy()
-        X.sum_duplicates()
-    return X
-
-
 def as_points(X: Any, name: str) -> Any:
-    """A matrix of real numbers: an array, a memory map or a CSR array."""
+    """A matrix of real numbers: an array, a memory map or a canonical CSR array."""
     if isinstance(X, MatrixFile):
         return X.open()
     try:
@@ -241,7 +226,7 @@ def as_points(X: Any, name: str) -> Any:
     if matrix.ndim != 2 or 0 in matrix.shape:
         hint = f"; a single row is {name}[None, :]" if matrix.ndim == 1 else ""
         raise InvalidInputError(f"{name} must have shape (n_rows, n_features), at least one of each, not {matrix.shape}{hint}")
-    return matrix
+    return canonical(matrix, name) if sp.issparse(matrix) else matrix
 
 
 def _shift(rows: Array, centre: Array, out: Array) -> Array:

@@ -27,6 +27,14 @@ def is_rows_of_file(matrix: Any) -> bool:
     return isinstance(matrix, np.memmap) and matrix.flags.c_contiguous and getattr(matrix, "filename", None) is not None
 
 
+def by_path(matrix: Any, marked: bool = False) -> Any:
+    """What is sent or saved of a matrix: the file that it lies in, with a hash where it is to be `marked`; else itself."""
+    if not is_rows_of_file(matrix):
+        return matrix
+    file = MatrixFile.of(matrix)
+    return file.marked() if marked else file
+
+
 class MatrixFile(Plain):
     """A dense matrix in a file, in C order: what is sent to workers and saved with a run instead of its entries.
 

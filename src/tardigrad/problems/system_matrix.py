@@ -58,7 +58,7 @@ def as_matrix(A: Any) -> Any:
     if matrix.dtype not in (np.float32, np.float64) or not matrix.dtype.isnative:
         matrix = matrix.astype(np.float32 if matrix.dtype == np.dtype(np.float32).newbyteorder() else np.float64)
     if sp.issparse(matrix):
-        return _canonical(matrix)
+        return canonical(matrix, "A")
     matrix = np.ascontiguousarray(matrix).view()
     matrix.flags.writeable = False
     return matrix
@@ -93,17 +93,26 @@ def _as_map(matrix: np.memmap) -> Any:
     return MatrixFile.of(matrix).open()
 
 
-def _canonical(matrix: Any) -> Any:
-    """CSR with sorted indices, each once, and nothing that a compiled loop could trip over."""
+def canonical(matrix: Any, name: str) -> Any:
+    """CSR with sorted indices, each once, and nothing that a compiled loop could trip over; the user's stays as it is.
+
+    Examples
+    --------
+    >>> given = sp.csr_array((np.array([1.0, 2.0]), np.array([1, 0]), np.array([0, 2])))
+    >>> canonical(given, "X").indices.tolist(), given.indices.tolist()
+    ([0, 1], [1, 0])
+    """
     indices, indptr = matrix.indices, matrix.indptr
     broken = len(indptr) != matrix.shape[0] + 1 or indptr[0] != 0 or (np.diff(indptr) < 0).any()
     broken = broken or indptr[-1] > min(len(indices), len(matrix.data))
     if broken or (len(indices) and not 0 <= indices.min() <= indices.max() < matrix.shape[1]):
-        raise InvalidInputError("A is not a valid CSR matrix (column numbers or row pointers out of range): build it anew")
+        raise InvalidInputError(
+            f"{name} is not a valid CSR matrix (column numbers or row pointers out of range): build it anew"
+        )
     # flags that say so may be out of date, so they are found out again
     fresh = sp.csr_array((matrix.data, indices, indptr), shape=matrix.shape)
     if not fresh.has_canonical_format:
-        fresh = fresh.copy()  # the user's matrix stays as it is
+        fresh = fresh.copy()
         fresh.sum_duplicates()
     return fresh
 
