@@ -110,7 +110,8 @@ def test_losses_and_accuracies_are_those_of_the_iterates(case, monkeypatch):
 def test_asynchronous_epochs_have_their_staleness(case):
     found = train("asynchronous", case, 2, 2, batch_size=20)
     assert len(found.staleness) == len(found.waited) == len(found.seconds) == len(found.loss) == 2
-    assert 0 < found.staleness[0] <= 5
+    # an update ages at most the one other task in flight; on a busy machine one worker may do an epoch alone
+    assert all(0 <= mean <= 1 for mean in found.staleness)
     assert found.batch_size == 20
     assert found.loss[1] < found.loss[0] < found.start
 
