@@ -186,6 +186,18 @@ print(decode({"$type": "tardigrad.timing.models:Constant", "seconds": 2.0}, {}))
 
 
 @pytest.mark.parametrize(
+    ("was", "moved"),
+    [
+        ("tardigrad.rules.sketch_project:AcceleratedSketchProject", td.AcceleratedSketchProject(1.0, 1.2)),
+    ],
+)
+def test_a_class_that_moved_is_read_where_it_was(was, moved):
+    tree = encode(moved, {})
+    assert tree["$type"] != was
+    assert same_bits(decode({**tree, "$type": was}, {}), moved)
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("builtins:eval", "not a class of tardigrad"),
@@ -193,6 +205,7 @@ print(decode({"$type": "tardigrad.timing.models:Constant", "seconds": 2.0}, {}))
         ("nowhere:Thing", "not a class of tardigrad: import the module"),
         ("tardigrad.core.stopping:NoSuchStop", "not a class of tardigrad"),
         ("tardigrad.core.stopping:limits", "not a class of tardigrad"),
+        ("tardigrad.core.plain:ABC", "not a class of tardigrad"),
         ("tardigrad.no_such_module:Thing", "cannot be imported here"),
         ("tardigradx.core:Thing", "not a class of tardigrad"),
     ],

@@ -5,6 +5,7 @@
 - only numbers, strings, arrays, sparse matrices, lists, tuples, dicts and `Plain` objects are taken;
 - a `Plain` object is its class name and the arguments that rebuild it (`fields`);
 - `decode` knows the classes of this package and those that the caller has defined, nothing else;
+- a class of this package that moved is still found where it was, as long as its old module imports it;
 - floats and arrays come back with the same bits.
 """
 
@@ -110,15 +111,17 @@ def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
 
 
 def _class_of(name: str) -> type[Plain]:
-    module = name.partition(":")[0]
-    if name not in Plain._known and module.startswith(_PACKAGE):
+    module, _, own_name = name.partition(":")
+    found = Plain._known.get(name)
+    if found is None and module.startswith(_PACKAGE):
         try:
-            importlib.import_module(module)
+            candidate = getattr(importlib.import_module(module), own_name, None)
         except ImportError as error:
             raise RunFileError(f"the run uses {name}, which cannot be imported here: {error}") from error
-    found = Plain._known.get(name)
+        if isinstance(candidate, type) and issubclass(candidate, Plain):
+            found = candidate
     if found is None and module == "__main__":  # saved by a script, read by whoever imports it
-        named = [cls for known, cls in Plain._known.items() if known.partition(":")[2] == name.partition(":")[2]]
+        named = [cls for known, cls in Plain._known.items() if known.partition(":")[2] == own_name]
         found = named[0] if len(named) == 1 else None
     if found is None:
         raise RunFileError(
