@@ -15,8 +15,8 @@ from needs import needs_torch
 from same_runs import assert_same_runs
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
-from tardigrad.rules import eigenpro
-from tardigrad.rules.eigenpro import epoch_order
+from tardigrad.rules import kernel_rule
+from tardigrad.rules.kernel_rule import epoch_order
 from tardigrad.theory import eigenpro as theory
 
 
@@ -343,8 +343,8 @@ def test_replicas_with_noise_of_their_own_draw_the_same_batches():
 
 def test_the_preconditioner_of_all_rows_is_made_once(monkeypatch):
     made = []
-    make = eigenpro._preconditioner
-    monkeypatch.setattr(eigenpro, "_preconditioner", lambda *args: made.append(len(args[2])) or make(*args))
+    make = kernel_rule._preconditioner
+    monkeypatch.setattr(kernel_rule, "_preconditioner", lambda *args: made.append(len(args[2])) or make(*args))
     virtual(td.AsyncEigenPro(batch_size=20), make_machine(), 12)
     assert made == [60, 60], "to choose sizes, and for all four epochs"
     made.clear()

@@ -32,7 +32,7 @@ from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.problems.matrix_file import MatrixFile, by_path
 from tardigrad.rules.async_eigenpro import AsyncEigenPro
-from tardigrad.rules.eigenpro import MEMORY
+from tardigrad.rules.kernel_rule import MEMORY
 
 #: what contradicting rows cost is told where it makes up this share of the loss: until then more epochs help
 _TOLD = 0.25

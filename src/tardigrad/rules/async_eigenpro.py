@@ -31,7 +31,7 @@ from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Task
 from tardigrad.core.validate import number, optional_integer
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
-from tardigrad.rules.eigenpro import MEMORY, KernelRule, Prepared, epoch_order, seed_of
+from tardigrad.rules.kernel_rule import MEMORY, KernelRule, Prepared, epoch_order, seed_of
 
 #: measured batches in flight may exceed those that the step was chosen for by this factor before it is reduced
 SLACK = 1.05
