@@ -7,7 +7,7 @@ import tardigrad as td
 
 # some checks are skipped, and some fit sparse rows of zeros with random targets, which is rightly told
 pytestmark = pytest.mark.filterwarnings(
-    "default::sklearn.exceptions.SkipTestWarning", "default::sklearn.exceptions.ConvergenceWarning"
+    "default::sklearn.exceptions.SkipTestWarning", "ignore::sklearn.exceptions.ConvergenceWarning"
 )
 
 
