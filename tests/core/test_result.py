@@ -1,5 +1,6 @@
 """Saving, loading and drawing runs."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -195,3 +196,47 @@ def test_a_version_that_is_a_number_of_numpy_is_saved(tmp_path):
     again = td.Result.load(result.save(tmp_path))
     assert same_bits(again.state, result.state)
     assert again.trace.updates == 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Doubling(td.AsyncSGD):
+    """Takes a function as its step, which configure turns into a number."""
+
+    def __post_init__(self):
+        pass
+
+    def configure(self, problem, concurrency, max_staleness):
+        step = self.step(problem.dim) if callable(self.step) else self.step
+        return dataclasses.replace(super().configure(problem, concurrency, max_staleness), step=step)
+
+
+def test_the_rule_as_given_and_what_was_asked_for_are_kept_by_files_replays_and_resumed_runs(tmp_path):
+    rule = td.AsyncSGD(0.1)
+    result = make(rule, checkpoint=tmp_path)
+    assert (result.given, result.rule.concurrency, result.concurrency_asked) == (rule, 4, None)
+    assert make(rule, concurrency=5).concurrency_asked == 5
+    read = td.Result.load(tmp_path)
+    assert (read.given, read.concurrency_asked) == (rule, None)
+    assert td.replay(tmp_path).result.given == rule
+    longer = td.resume(tmp_path, stop=td.MaxUpdates(40))
+    assert (longer.given, longer.rule.concurrency) == (rule, 4)
+    assert td.Result.load(tmp_path).given == rule
+
+
+def test_a_folder_of_before_the_rule_as_given_was_saved_is_read(tmp_path):
+    make(concurrency=5).save(tmp_path)
+    header = json.loads((tmp_path / "run.json").read_text())
+    for name in ("given", "concurrency_asked"):
+        del header["run"][name]
+    (tmp_path / "run.json").write_text(json.dumps(header))
+    read = td.Result.load(tmp_path)
+    assert (read.given, read.concurrency_asked, read.concurrency) == (None, None, 5)
+    assert td.replay(tmp_path).identical
+    assert td.replay(tmp_path).result.given is None
+
+
+def test_a_rule_that_configure_makes_plain_is_saved_without_the_one_given(tmp_path):
+    result = make(Doubling(lambda dim: 0.5 / dim))
+    assert callable(result.given.step)
+    read = td.Result.load(result.save(tmp_path))
+    assert (read.given, read.rule.step) == (None, 0.1)

@@ -52,6 +52,10 @@ class Result:
         None where a loaded run was saved without it.
     rule, engine, stop, x0, seed, concurrency, max_staleness, replicas, snapshot_every
         What the run was made with, the rule as configured.
+    given : Rule or None
+        The rule as the user gave it, before `Rule.configure`. None for a run that was saved before this was recorded.
+    concurrency_asked : int or None
+        What the user gave as concurrency; None where it was left to the rule.
     oracle_calls : int
         Gradients in the replies that were applied.
     wall_seconds, measure_seconds : float
@@ -97,6 +101,8 @@ class Result:
     replayable: bool = True
     made_with: dict[str, str] = field(default_factory=made_with)
     fingerprint: str | None = None
+    given: Rule[Any] | None = None
+    concurrency_asked: int | None = None
 
     def __repr__(self) -> str:
         return (

@@ -16,7 +16,7 @@ from typing import Any
 
 from tardigrad.core.checkpoint import Checkpoint
 from tardigrad.core.checks import check_parts
-from tardigrad.core.drive import Setup, check_stop, execute
+from tardigrad.core.drive import check_stop, execute
 from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.observers import Observer
@@ -25,6 +25,7 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.rule import Rule
 from tardigrad.core.run_files import made_with
+from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, Stop
 
 #: statuses of runs that can go on; those of the others are final
@@ -117,12 +118,14 @@ def resume(
         checkpoint = dataclasses.replace(kept, folder=str(run))
     setup = Setup(
         rule=earlier.rule,
+        given=earlier.given,
         problem=problem,
         engine=engine,
         stop=stop,
         x0=earlier.x0,
         seed=earlier.seed,
         concurrency=earlier.concurrency,
+        concurrency_asked=earlier.concurrency_asked,
         max_staleness=earlier.max_staleness,
         replicas=earlier.replicas,
         snapshot_every=earlier.snapshot_every,

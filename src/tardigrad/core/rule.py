@@ -64,6 +64,9 @@ class Rule(Plain, Generic[S]):
 
     #: engines that the rule makes no sense on, by class name, each with the reason
     unsuited: ClassVar[Mapping[str, str]] = {}
+    #: for each field that `configure` fills in, where its value comes from: "theory: ..." (an equation), "measured: ..." (of
+    #: the data), or "run: ..." (an argument of `tardigrad.run`); reports show it
+    sources: ClassVar[Mapping[str, str]] = {}
 
     @property
     def batch_shape(self) -> tuple[int, ...]:

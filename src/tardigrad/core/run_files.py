@@ -40,6 +40,8 @@ _PLAIN = (
     *("replicas", "snapshot_every", "oracle_calls", "wall_seconds", "measure_seconds", "incidents", "in_flight"),
     *("tolerances_due", "checkpoint", "replayable"),
 )
+#: what runs are saved with that older ones lack, which are read all the same
+_ADDED = ("given", "concurrency_asked")
 #: the part of the data that the tree refers to, and the problem's
 _ARRAYS, _PROBLEM, _MEASURES = "arrays", "problem", "measures"
 
@@ -82,6 +84,7 @@ class RunWriter:
             tree = {name: encode(getattr(run, name), arrays) for name in _PLAIN}
         except TypeError as error:
             raise RunFileError(f"this run cannot be saved: {error}") from error
+        tree |= _as_asked(run, arrays)
         names = [self._store.put(_ARRAYS, arrays)]
         problem, fingerprint = self._problem or self._save_problem(run.problem)
         if _PROBLEM in self._store:
@@ -149,6 +152,7 @@ def read_run(folder: Path, problem: Problem | None = None) -> dict[str, Any]:
     try:
         arrays = parts[_ARRAYS]
         values = {name: decode(header["run"][name], arrays) for name in _PLAIN}
+        values.update({name: decode(header["run"].get(name), arrays) for name in _ADDED})
         trace = Trace.from_parts(header, parts, folder)
         history = History.from_columns([parts[name] for name in header["history"]], parts.get(_MEASURES, {}))
         fingerprint, status = header["fingerprint"], Status(header["status"])
@@ -171,6 +175,15 @@ def read_run(folder: Path, problem: Problem | None = None) -> dict[str, Any]:
             )
     kept = {"trace": trace, "history": history, "status": status, "problem": problem, "fingerprint": fingerprint}
     return {**values, **kept, "made_with": made}
+
+
+def _as_asked(run: Result, arrays: dict[str, Array]) -> dict[str, Any]:
+    """What `_ADDED` names; without the rule as given where only `configure` made it plain data."""
+    try:
+        given = encode(run.given, arrays)
+    except TypeError:
+        given = None
+    return {"given": given, "concurrency_asked": run.concurrency_asked}
 
 
 def _fingerprint(problem: Problem) -> str | None:

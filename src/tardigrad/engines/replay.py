@@ -234,6 +234,7 @@ def replay(
     )
     if again.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
+    again.given, again.concurrency_asked = recorded.given, recorded.concurrency_asked
     difference = _first_difference(recorded, again)
     return Replayed(not difference, difference, again)
 
