@@ -136,6 +136,25 @@ def _plain(value: Any) -> Any:
 
 
 @app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Folders of saved runs, drawn side by side.")],
+    out: Annotated[Path, typer.Option(help="The page to write; an older one is replaced.")] = Path("report.html"),
+    snapshots: Annotated[
+        int | None, typer.Option(help="Replay runs that kept fewer snapshots, for about so many points of their curves.")
+    ] = None,
+    modules: Modules = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write one HTML page about saved runs: convergence, staleness, who worked when, and all parameters."""
+    _import_all(modules)
+    from tardigrad.report.html_page import load_runs, write_report
+
+    page = write_report(load_runs(runs), out, snapshots)
+    size = page.stat().st_size
+    typer.echo(json.dumps({"report": str(page), "bytes": size}) if as_json else f"{page}: {size / 1000:.0f} kB")
+
+
+@app.command()
 def bench(
     name: Annotated[
         str,

@@ -129,6 +129,29 @@ class Result:
 
         return draw_run(self, path)
 
+    def report(self, path: str | Path, name: str = "run", snapshots: int | None = None) -> Path:
+        """Write one HTML page about the run, which needs no network; ``tardigrad report`` does it for saved runs.
+
+        Parameters
+        ----------
+        path : path
+            The page; an older one is replaced.
+        name : str
+            What the page calls the run.
+        snapshots : int, optional
+            Replay the run if it kept fewer snapshots, for about so many points of its curves.
+
+        Raises
+        ------
+        InvalidInputError
+            If `snapshots` is below 2.
+        RunFileError
+            If the page cannot be written.
+        """
+        from tardigrad.report.html_page import ReportedRun, write_report
+
+        return write_report([ReportedRun(name, self)], path, snapshots)
+
     def save(self, folder: str | Path, with_problem: bool | None = None) -> Path:
         """Write the run as plain data: ``run.json`` and npz files, none of them in place of what another run still needs.
 
