@@ -8,7 +8,6 @@ Rules of this file:
 
 from __future__ import annotations
 
-import importlib
 import json
 import math
 import sys
@@ -19,7 +18,7 @@ from typing import Annotated, Any
 import typer
 
 from tardigrad import __version__
-from tardigrad.core.errors import InvalidInputError, RunFileError, TardigradError
+from tardigrad.core.errors import InvalidInputError, TardigradError
 
 app = typer.Typer(
     name="tardigrad",
@@ -31,6 +30,9 @@ app = typer.Typer(
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
 
 Modules = Annotated[list[str] | None, typer.Option("--import", help="Module or file that defines the run's own classes.")]
+Config = Annotated[
+    Path | None, typer.Option(help="The run's file: for its own code, and its problem if that was not saved (RUN/config.toml).")
+]
 RunFolder = Annotated[Path, typer.Argument(help="Folder of a saved run.")]
 
 
@@ -60,17 +62,50 @@ def demo(
         raise typer.Exit(130 if found.replay_identical is None else 1)
 
 
+@app.command("run")
+def run_command(
+    config: Annotated[str | None, typer.Argument(metavar="CONFIG.toml", help="A run file, such as RUN/config.toml.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME, NAME-2, ...")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="Change a key: rule.step=0.1; may come again.")] = None,
+    check: Annotated[bool, typer.Option("--check", help="Check everything, start nothing.")] = False,
+    example: Annotated[
+        bool, typer.Option("--print-config", help="Print an example by its name (or the list of them) instead.")
+    ] = False,
+    modules: Modules = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run what a TOML file describes: problem, rule, engine, stop; checked as a whole before anything starts."""
+    if example:
+        from tardigrad.run_config.examples import as_table, text_of
+
+        typer.echo(as_table() if config is None else text_of(config), nl=config is None)
+        return
+    if config is None:
+        raise InvalidInputError("run needs a run file; tardigrad run --print-config shows examples to start from")
+    from tardigrad.run_config.running import prepare, run_file
+
+    if check:
+        prepare(config, out, settings or (), modules or ())
+        typer.echo(json.dumps({"valid": True}) if as_json else f"{config}: nothing is wrong")
+        return
+    found = run_file(config, out, settings or (), modules or ())
+    typer.echo(json.dumps(found.to_json()) if as_json else str(found))
+    if found.exit_code:
+        raise typer.Exit(found.exit_code)
+
+
 @app.command()
 def replay(
     run: RunFolder,
     modules: Modules = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a saved run again from its trace, and tell whether every bit is the same."""
-    _import_all(modules)
+    problem = _problem_of(config, modules)
     from tardigrad.engines.replay import replay as replay_run
 
-    found = replay_run(run)
+    found = replay_run(run, problem)
     if as_json:
         report: dict[str, Any] = {"replies": len(found.result.trace), "updates": found.result.trace.updates}
         typer.echo(json.dumps({"replay_identical": found.identical, "difference": found.difference, **report}))
@@ -89,17 +124,18 @@ def resume(
     seconds: Annotated[float | None, typer.Option(help="End after so many seconds in all, instead of as saved.")] = None,
     any_version: Annotated[bool, typer.Option("--any-version", help="Go on although versions differ.")] = False,
     modules: Modules = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Go on with a run from its last checkpoint; the folder then holds the whole run."""
-    _import_all(modules)
+    problem = _problem_of(config, modules)
     from tardigrad.core.observers import Progress
     from tardigrad.core.resume import resume as resume_run
     from tardigrad.core.stopping import AnyOf, MaxSeconds, MaxUpdates, Status
 
     limits = ([] if updates is None else [MaxUpdates(updates)]) + ([] if seconds is None else [MaxSeconds(seconds)])
     stop = AnyOf(tuple(limits)) if limits else None
-    result = resume_run(run, stop=stop, observers=[Progress("resume")], any_version=any_version)
+    result = resume_run(run, problem=problem, stop=stop, observers=[Progress("resume")], any_version=any_version)
     report = {"status": result.status, "message": result.message, "updates": result.trace.updates}
     typer.echo(json.dumps(report) if as_json else f"{run}: {result.message}")
     if result.status is Status.INTERRUPTED:
@@ -146,7 +182,7 @@ def report(
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about saved runs: convergence, staleness, who worked when, and all parameters."""
-    _import_all(modules)
+    _problem_of(None, modules)
     from tardigrad.report.html_page import load_runs, write_report
 
     page = write_report(load_runs(runs), out, snapshots)
@@ -196,19 +232,16 @@ def reproduce(
     typer.echo(json.dumps(found.to_json()) if as_json else found.table())
 
 
-def _import_all(modules: list[str] | None) -> None:
-    """Import what a run's own classes are defined in."""
-    sys.path.insert(0, "")
-    for module in modules or ():
-        path = Path(module)
-        if path.suffix == ".py":
-            sys.path.insert(0, str(path.parent.resolve()))
-        try:
-            importlib.import_module(path.stem if path.suffix == ".py" else module)
-        except ImportError as error:
-            raise RunFileError(
-                f"cannot import {module}: {error}; give a file, or a module of this folder or PYTHONPATH"
-            ) from error
+def _problem_of(config: Path | None, modules: list[str] | None) -> Any:
+    """Import what a run's own classes are defined in; the problem of its run file, where that is given."""
+    from tardigrad.run_config.own_code import import_all
+
+    import_all(modules or [], Path.cwd())
+    if config is None:
+        return None
+    from tardigrad.run_config.running import problem_of
+
+    return problem_of(config)
 
 
 def main() -> None:
@@ -216,5 +249,5 @@ def main() -> None:
     try:
         app()
     except TardigradError as error:
-        typer.echo(f"tardigrad: {error}", err=True)
+        typer.echo("\n".join([f"tardigrad: {error}", *getattr(error, "__notes__", ())]), err=True)
         sys.exit(2)

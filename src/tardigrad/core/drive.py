@@ -106,6 +106,37 @@ def run(
     >>> result.status.value, int(result.trace.summary().staleness_max)
     ('max_updates', 24)
     """
+    setup = set_up(
+        rule,
+        problem,
+        engine,
+        stop=stop,
+        x0=x0,
+        seed=seed,
+        concurrency=concurrency,
+        max_staleness=max_staleness,
+        replicas=replicas,
+        snapshot_every=snapshot_every,
+        checkpoint=checkpoint,
+    )
+    return execute(setup, observers)
+
+
+def set_up(
+    rule: Rule[Any],
+    problem: Problem,
+    engine: Engine,
+    *,
+    stop: Stop | None,
+    x0: Array | None = None,
+    seed: int = 0,
+    concurrency: int | None = None,
+    max_staleness: int | None = None,
+    replicas: int | None = None,
+    snapshot_every: int | None = None,
+    checkpoint: Checkpoint | str | Path | None = None,
+) -> Setup:
+    """Everything that `run` is given, checked, and the rule configured; nothing is started."""
     check_parts(rule, problem, engine)
     bounds = check_stop(stop, engine)
     placement = Placement(problem.n_clients, problem.shared_data)
@@ -123,7 +154,7 @@ def run(
         check_free(rule, start)
     seed, kept = check_seed(seed), Checkpoint.of(checkpoint)
     check_new(kept)
-    setup = Setup(
+    return Setup(
         rule=rule,
         given=given,
         problem=problem,
@@ -138,7 +169,6 @@ def run(
         snapshot_every=snapshot_every,
         checkpoint=kept,
     )
-    return execute(setup, observers)
 
 
 def check_stop(stop: Stop | None, engine: Engine) -> Limits:

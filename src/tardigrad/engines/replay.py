@@ -235,7 +235,7 @@ def replay(
     if again.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
     again.given, again.concurrency_asked = recorded.given, recorded.concurrency_asked
-    difference = _first_difference(recorded, again)
+    difference = first_difference(recorded, again)
     return Replayed(not difference, difference, again)
 
 
@@ -246,7 +246,8 @@ def _prescribed(engine: Engine) -> Prescribed | None:
     return engine if isinstance(engine, Prescribed) and engine.by_replica else None
 
 
-def _first_difference(a: Result, b: Result) -> str:
+def first_difference(a: Result, b: Result) -> str:
+    """What sets a run `b` apart from a recorded one, for people; empty where every bit is the same."""
     if len(b.trace) != len(a.trace):
         return f"the replay ended after {len(b.trace)} of {len(a.trace)} replies: {b.message}"
     for name in COLUMNS:

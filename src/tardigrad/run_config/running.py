@@ -1,0 +1,231 @@
+"""Run files: checked as a whole, then run, as a run that is saved while it goes on.
+
+Rules of this file:
+
+- no folder is made before everything is checked;
+- the folder holds `config.toml` beside the run: the file as it was run, with what --set changed, and absolute paths.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tardigrad.core.drive import Setup, execute, set_up
+from tardigrad.core.errors import InvalidInputError, RunFileError
+from tardigrad.core.files import HEADER
+from tardigrad.core.observers import Observer, Progress
+from tardigrad.core.plain import encode
+from tardigrad.core.problem import Problem
+from tardigrad.core.result import Result
+from tardigrad.core.stopping import Status, limits
+from tardigrad.core.watch import Watch
+from tardigrad.run_config.compare import Compared, as_text, compare, for_json
+from tardigrad.run_config.place import located
+from tardigrad.run_config.sections import Sections
+from tardigrad.run_config.text import RunFile
+
+#: the run file's name in a run's folder
+CONFIG = "config.toml"
+#: where runs go unless told otherwise
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run file that was checked, and what it makes.
+
+    Attributes
+    ----------
+    run_file : RunFile
+        As read.
+    setup : Setup
+        What is run.
+    observers : list of Observer
+        Who looks at it.
+    config : str
+        The text that is saved with the run.
+    runs_code : bool
+        Whether it names code of the user's.
+    earlier : Path or None
+        The folder of the run that it is the file of.
+    """
+
+    run_file: RunFile
+    setup: Setup
+    observers: list[Observer]
+    config: str
+    runs_code: bool
+    earlier: Path | None
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What came of a run file: the result, the folder that it is saved in, the last point's measures, the comparison."""
+
+    result: Result
+    folder: Path
+    measures: dict[str, Any]
+    compared: Compared | None
+    after: list[str]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers for machines."""
+        result = self.result
+        return {
+            "status": result.status.value,
+            "message": result.message,
+            "updates": result.trace.updates,
+            "replies": len(result.trace),
+            "seconds": float(result.history.seconds[-1]) if len(result.history) else 0.0,
+            "wall_seconds": result.wall_seconds,
+            "measures": {name: for_json(value) for name, value in self.measures.items()},
+            "folder": str(self.folder),
+            "next": self.after,
+            "identical": self.compared.identical if self.compared else None,
+            "compared": self.compared.message if self.compared else None,
+        }
+
+    def __str__(self) -> str:
+        found = self.to_json()
+        lines = [
+            f"{self.folder}: {self.result.message}",
+            f"{found['updates']} updates, {found['seconds']:.4g} seconds of {type(self.result.engine).__name__}'s clock,"
+            f" {found['wall_seconds']:.3g} s in all",
+        ]
+        if self.measures:
+            lines.append(", ".join(f"{name} {as_text(value)}" for name, value in self.measures.items()))
+        if self.compared:
+            lines.append(self.compared.message)
+        return "\n  ".join([*lines, f"next: {'; '.join(self.after)}"])
+
+    @property
+    def exit_code(self) -> int:
+        """130 after Ctrl-C; 1 for a run that diverged or stalled, or differs from what it should equal; else 0."""
+        if self.result.status is Status.INTERRUPTED:
+            return 130
+        failed = self.result.status in (Status.DIVERGED, Status.STALLED)
+        return int(failed or (self.compared is not None and not self.compared.as_expected))
+
+
+def run_file(path: str | Path, out: str | Path | None = None, settings: Iterable[str] = (), imports: Iterable[str] = ()) -> Ran:
+    """Run what a file describes.
+
+    Parameters
+    ----------
+    path : path
+        The run file, TOML.
+    out : path, optional
+        The run's folder; ``runs/NAME`` by default, after the file, with a number behind where that exists.
+    settings : iterable of str
+        What to change in it: ``"rule.step=0.1"``.
+    imports : iterable of str
+        Modules or files with classes of the user's, beside those that the file imports.
+
+    Raises
+    ------
+    InvalidInputError
+        If something in the file is wrong; the message says where.
+    DataError, RunFileError
+        If a file that it names is missing or broken.
+    WorkerError
+        If workers cannot start, or a task fails 3 times.
+    """
+    prepared = prepare(path, out, settings, imports)
+    earlier = None if prepared.earlier is None else Result.load(prepared.earlier, prepared.setup.problem)
+    folder = _make(prepared)
+    observers = list(prepared.observers)
+    if sys.stderr.isatty() and not any(isinstance(observer, Progress) for observer in observers):
+        observers.append(Progress(folder.name))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "saved without the problem")  # the run file has it
+        result = execute(prepared.setup, observers)
+    with np.errstate(all="ignore"):
+        measures = dict(prepared.setup.problem.measures(result.x))
+    compared = None if earlier is None else compare(earlier, result, str(prepared.earlier))
+    return Ran(result, folder, measures, compared, _after(result, folder, prepared.runs_code))
+
+
+def prepare(
+    path: str | Path, out: str | Path | None = None, settings: Iterable[str] = (), imports: Iterable[str] = ()
+) -> Prepared:
+    """Read and check a run file; nothing is written, nothing starts."""
+    settings = list(settings)
+    read = RunFile.read(path, settings)
+    sections = Sections(read, tuple(imports))
+    rule, engine = sections.rule(), sections.engine()
+    stop, others = sections.stop(engine), sections.others()
+    folder = _folder(Path(path)) if out is None else Path(out)
+    observers, checkpoint = sections.observers(folder), sections.checkpoint(folder)
+    problem = sections.problem()
+    timing = getattr(engine, "timing", None)
+    if timing is not None:
+        with located(f"{read.name}: [timing]"):
+            timing.check(problem.n_clients)
+    with located(read.name):
+        setup = set_up(rule, problem, engine, stop=stop, checkpoint=checkpoint, **others)
+        Watch(observers, limits(stop), problem)
+    _check_plain(setup.rule, f"{read.name}: [rule]")
+    config = read.copy(sections.builder.paths, sections.imports)
+    runs_code = bool(sections.imports) or sections.builder.runs_code
+    made_of = Path(path).parent if Path(path).name == CONFIG and (Path(path).parent / HEADER).exists() else None
+    return Prepared(read, setup, observers, config, runs_code, None if settings else made_of)
+
+
+def problem_of(path: str | Path) -> Problem:
+    """The problem of a run file, and the import of its modules: for runs that were saved without it."""
+    return Sections(RunFile.read(path)).problem()
+
+
+def _folder(path: Path) -> Path:
+    """A folder in `RUNS` that does not exist, called after the run file, or after the folder of a run's own."""
+    name = path.absolute().parent.name if path.name == CONFIG else path.stem
+    folder, number = Path(RUNS) / name, 1
+    while folder.exists():
+        number += 1
+        folder = Path(RUNS) / f"{name}-{number}"
+    return folder
+
+
+def _make(prepared: Prepared) -> Path:
+    """Make the run's folder, with its run file."""
+    assert prepared.setup.checkpoint is not None
+    folder = Path(prepared.setup.checkpoint.folder)
+    config = folder / CONFIG
+    source = Path(prepared.run_file.name)
+    with suppress(OSError):
+        if config.samefile(source):
+            raise InvalidInputError(f"the run's folder {folder} is that of {source}, which would be written over: give --out")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        config.write_text(prepared.config, encoding="utf-8")
+    except OSError as error:
+        raise RunFileError(f"cannot write {config}: {error.strerror or error}") from error
+    return folder
+
+
+def _check_plain(value: Any, where: str) -> None:
+    try:
+        encode(value, {})
+    except TypeError as error:
+        raise InvalidInputError(f"{where} cannot be saved with the run: {error}") from error
+
+
+def _after(result: Result, folder: Path, runs_code: bool) -> list[str]:
+    """Commands that come next."""
+    if not runs_code:
+        with suppress(OSError, ValueError):
+            runs_code = json.loads((folder / HEADER).read_text())["problem"] is None
+    given = f" --config {folder / CONFIG}" if runs_code else ""
+    if result.status is Status.INTERRUPTED:
+        return [f"tardigrad resume {folder}{given}"]
+    replay = [f"tardigrad replay {folder}{given}"] if result.replayable else []
+    return [f"tardigrad report {folder}", *replay]
