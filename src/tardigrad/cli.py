@@ -232,6 +232,28 @@ def reproduce(
     typer.echo(json.dumps(found.to_json()) if as_json else found.table())
 
 
+@app.command()
+def data(
+    name: Annotated[str | None, typer.Argument(help="Which data set; without it, the known ones and where they are.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Download a known data set into the cache, or list the known ones."""
+    from tardigrad import datasets
+
+    if name is None:
+        known = datasets.listing()
+        typer.echo(json.dumps([asdict(each) for each in known]) if as_json else "\n".join(map(str, known)))
+        return
+    if name in datasets.names() and not datasets.available(name):
+        typer.echo(f"{name}: downloading, which can take some minutes", err=True)
+    try:
+        found = datasets.download(name)
+    except KeyboardInterrupt:
+        typer.echo(f"tardigrad: interrupted, nothing of {name} was written", err=True)
+        raise typer.Exit(130) from None
+    typer.echo(json.dumps(asdict(found)) if as_json else str(found))
+
+
 def _problem_of(config: Path | None, modules: list[str] | None) -> Any:
     """Import what a run's own classes are defined in; the problem of its run file, where that is given."""
     from tardigrad.run_config.own_code import import_all
