@@ -21,6 +21,10 @@ needs_ray = pytest.mark.skipif(
     not _CI and importlib.util.find_spec("ray") is None, reason="ray is not installed: pip install 'tardigrad[ray]'"
 )
 
+needs_mlflow = pytest.mark.skipif(
+    not _CI and importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed: pip install 'tardigrad[mlflow]'"
+)
+
 
 def needs_data(name):
     """Skip a test where the files of the data set `name` are not found."""

@@ -15,7 +15,9 @@ _MODULE_OF = {
     for module, names in {
         "core.checkpoint": "Checkpoint",
         "core.drive": "run",
-        "core.errors": "DataError InvalidInputError ReplayError RunFileError TardigradError TheoryWarning WorkerError",
+        "core.errors": (
+            "DataError InvalidInputError ReplayError RunFileError TardigradError TheoryWarning TrackerError WorkerError"
+        ),
         "core.engine": "Engine Placement",
         "core.observers": "History JSONLines Observer Progress",
         "core.in_place": "InPlaceRule InPlaceState",
@@ -82,6 +84,7 @@ _MODULE_OF = {
         "timing.growing": "Growing",
         "timing.models": "Constant Exponential FromTrace LogNormal Pareto PerClient RandomStragglers",
         "timing.recorded_availability": "OnOffTrace",
+        "tracking.mlflow_observer": "MLflow",
     }.items()
     for name in names.split()
 }

@@ -49,5 +49,9 @@ class WorkerError(TardigradError):
     result: Any = None
 
 
+class TrackerError(TardigradError):
+    """A tracker of runs cannot be reached, or takes no run."""
+
+
 class TheoryWarning(UserWarning):
     """A run goes on under conditions for which nothing is proven; the message names the assumption."""

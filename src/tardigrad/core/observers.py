@@ -67,6 +67,9 @@ class Observer:
 
     every: int = 1
 
+    def set_up(self, parts: Mapping[str, Any]) -> None:
+        """Called before `open` with what the run is made with, by the names that a `Result` has: rule, engine, seed, ..."""
+
     def open(self, problem: Problem, stop: Limits) -> None:
         """Called before the first task."""
 

@@ -79,6 +79,7 @@ class Session:
     def go(self, interrupted: list[int]) -> Result:
         """Run to the end."""
         setup, watch, problem = self.setup, self.watch, self.setup.problem
+        watch.tell(setup.values())
         with watch:
             half = WorkerHalf(setup.rule, problem, setup.seed, setup.replicas)
             setup.engine.open(half, Placement(problem.n_clients, problem.shared_data))

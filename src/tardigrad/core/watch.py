@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import inf
 from numbers import Integral
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -75,6 +75,11 @@ class Watch:
     def tolerances_due(self) -> list[float]:
         """At which versions the tolerances are looked at next."""
         return list(self._tolerances_due)
+
+    def tell(self, parts: Mapping[str, Any]) -> None:
+        """Tell the observers what the run is made with."""
+        for observer in self._observers:
+            observer.set_up(parts)
 
     def __enter__(self) -> Watch:
         try:

@@ -1,0 +1,1 @@
+"""Runs that other programs keep track of while they go on."""
