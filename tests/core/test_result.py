@@ -167,6 +167,8 @@ def test_a_problem_that_cannot_be_rebuilt_is_left_out_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match=r"saved without the problem.*NotPlain is not a dataclass: define fields"):
         result.save(tmp_path)
     assert td.replay(tmp_path, problem=NotPlain()).identical
+    result.save(tmp_path, with_problem=False)  # without a warning, which would be an error: it was asked for
+    assert td.replay(tmp_path, problem=NotPlain()).identical
     with pytest.raises(td.RunFileError, match="the problem cannot be saved"):
         result.save(tmp_path, with_problem=True)
 

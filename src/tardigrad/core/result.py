@@ -162,7 +162,8 @@ class Result:
         with_problem : bool, optional
             Whether to save the problem's data too. By default that is done if the data are a named set
             (saved by name) or at most 256 MiB. Without it, a replay must be given the problem;
-            so it must be where the problem's class does not say how it is rebuilt (`Plain.fields`).
+            so it must be where the problem's class does not say how it is rebuilt (`Plain.fields`), which is a
+            warning unless this is False.
 
         Raises
         ------

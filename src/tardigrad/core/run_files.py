@@ -133,7 +133,8 @@ class RunWriter:
         except TypeError as error:
             if self._with_problem:
                 raise RunFileError(f"the problem cannot be saved: {error}") from error
-            warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=4)
+            if self._with_problem is None:  # who said False knows
+                warnings.warn(f"saved without the problem, so a replay must be given it: {error}", stacklevel=4)
             self._problem = None, _fingerprint(problem)
             return self._problem
         fingerprint = problem.fingerprint()
