@@ -1,4 +1,4 @@
-"""Row steps for linear systems, compiled: the two halves of a step, and loops over them.
+"""Row steps for linear systems, compiled: loops over the two halves of a step (`row_halves`).
 
 A step on row i is ``x += c B^-1 a_i`` with ``c = omega (b_i - a_i . x) / (a_i . B^-1 a_i)``. `coef` gives c, `scatter` adds;
 both exist for a dense row, for two of them in turn, and for a sparse row. Two dense rows are read together and the second
@@ -6,9 +6,6 @@ residual is corrected by the first step, ``r_2 - c_1 (a_1 . B^-1 a_2)``: the res
 
 Rules of this file:
 
-- the maths stands once: the compiled loops and Python code call the same functions, and get the same bits;
-- products are summed in any order (that is what vector units need), so bits are those of one kind of CPU; what is added to
-  x is rounded as NumPy does;
 - B is the identity (`scale` empty) or diagonal (`scale` its inverse);
 - a zero row is no step; one with ``b_i != 0`` can never hold, and loops return its number;
 - a row whose square underflows or overflows is divided by its largest entry first; of a pair with one, each is stepped on
@@ -17,6 +14,12 @@ Rules of this file:
   rows that write to x itself, where they are fewer than the unknowns, so that there are many solutions. With more rows than
   unknowns a solution mostly is the only one, steps are faster without, and a lost write is made good by later steps;
 - the interpreter is free while loops run.
+
+References
+----------
+Strohmer, Vershynin, "A randomized Kaczmarz algorithm with exponential convergence", J. Fourier Anal. Appl. 15, 2009, for the
+step with omega = 1 and B = I; Gower, Richtarik, "Randomized iterative methods for linear systems", SIAM J. Matrix Anal. Appl.
+36, 2015, for B.
 """
 
 from __future__ import annotations
@@ -31,9 +34,9 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
-from tardigrad.problems.atomic import atomic
 from tardigrad.problems.prefetch import prefetch
 from tardigrad.problems.private_copies import compilers, copy_kernels
+from tardigrad.problems.row_halves import dense_coefficients, dense_scatters, safe_norm, sparse_coefficients, sparse_scatter
 
 #: sparse rows are fetched so many steps ahead, their columns of x half as many: that makes steps twice as fast
 AHEAD = 8
@@ -42,18 +45,7 @@ LINE = 8
 
 
 @lru_cache
-def _is_safe() -> Any:
-    """Whether the square of a row's norm is right to working precision: it neither underflowed nor overflowed."""
-
-    def is_safe(norm: Any, x: Any) -> Any:
-        precision = np.finfo(x.dtype)
-        return precision.tiny / precision.eps < norm < precision.max
-
-    return compilers()[1](is_safe)
-
-
-@lru_cache
-def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
+def dense_kernels(scaled: bool) -> SimpleNamespace:
     """``coef, scatter``, the same for pairs, and the loops ``steps, sweep``, for dense rows.
 
     Parameters
@@ -61,61 +53,11 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
     scaled : bool
         Whether B is diagonal; for the identity, `scale` is not read.
     """
-    fast, plain = compilers()
-    is_safe, copies = _is_safe(), copy_kernels(scaled)
+    plain, is_safe = compilers()[1], safe_norm()
+    first, second, copies = dense_coefficients(scaled), dense_scatters(scaled), copy_kernels(scaled)
+    coef, careful, pair_coef = first.coef, first.careful, first.pair_coef
+    scatter, pair_scatter = second.scatter, second.pair_scatter
     take, merge = copies.take, copies.merge
-
-    @fast
-    def careful(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
-        largest = total = product = norm = x.dtype.type(0)
-        for j in range(a.size):
-            largest = max(abs(a[j]), largest)
-            total += abs(a[j])
-        if not largest > 0:
-            return total, total  # 0, or NaN
-        for j in range(a.size):
-            u = a[j] / largest
-            product += u * x[j]
-            norm += u * u * scale[j] if scaled else u * u
-        return omega * (b / largest - product) / norm / largest, norm
-
-    @fast
-    def coef(a: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """``(c, norm)`` of a row, right where the norm is safe."""
-        product = norm = x.dtype.type(0)
-        for j in range(a.size):
-            product += a[j] * x[j]
-            norm += a[j] * a[j] * scale[j] if scaled else a[j] * a[j]
-        return (omega * (b - product) / norm if norm > 0 else norm), norm
-
-    @fast
-    def pair_coef(a: Any, d: Any, x: Any, scale: Any, b: Any, e: Any, omega: Any) -> Any:
-        """``(c_1, c_2, norm_1, norm_2)`` of rows a and d with right-hand sides b and e, d after a; only of safe norms."""
-        ax = dx = aa = dd = ad = x.dtype.type(0)
-        for j in range(a.size):
-            u = a[j] * scale[j] if scaled else a[j]
-            v = d[j] * scale[j] if scaled else d[j]
-            ax += a[j] * x[j]
-            dx += d[j] * x[j]
-            aa += a[j] * u
-            dd += d[j] * v
-            ad += u * d[j]
-        if not (is_safe(aa, x) and is_safe(dd, x)):
-            return aa, dd, aa, dd
-        c = omega * (b - ax) / aa
-        return c, omega * (e - dx - c * ad) / dd, aa, dd
-
-    @plain
-    def scatter(x: Any, a: Any, scale: Any, c: Any) -> None:
-        for j in range(a.size):
-            x[j] += c * (a[j] * scale[j] if scaled else a[j])
-
-    @plain
-    def pair_scatter(x: Any, a: Any, d: Any, scale: Any, c: Any, e: Any) -> None:
-        for j in range(a.size):
-            first = x[j] + c * (a[j] * scale[j] if scaled else a[j])
-            x[j] = first + e * (d[j] * scale[j] if scaled else d[j])
 
     @plain
     def step(a: Any, b: Any, scale: Any, omega: Any, x: Any) -> Any:
@@ -153,63 +95,12 @@ def dense_kernels(scaled: bool) -> SimpleNamespace:  # noqa: C901, PLR0915 (smal
             merge(x, read, mine, scale)
         return bad
 
-    names = {"coef": coef, "careful": careful, "pair_coef": pair_coef, "scatter": scatter, "pair_scatter": pair_scatter}
-    return SimpleNamespace(**names, steps=steps, sweep=sweep)
+    return SimpleNamespace(**vars(first), **vars(second), steps=steps, sweep=sweep)
 
 
 @lru_cache
-def sparse_kernels(scaled: bool, shared: bool = False) -> SimpleNamespace:  # noqa: C901, PLR0915 (small functions, compiled together)
-    """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows.
-
-    Parameters
-    ----------
-    scaled : bool
-        Whether B is diagonal; for the identity, `scale` is not read.
-    shared : bool
-        Whether `scatter` loses nothing where others write to the same x. The bits are the same, a step takes 1.4 times as long.
-    """
-    fast, plain = compilers()
-    load, replace = atomic().load, atomic().replace
-    to_read, to_write = prefetch(False), prefetch(True)
-    is_safe, copies = _is_safe(), copy_kernels(scaled)
-    take, merge = copies.take, copies.merge
-
-    @fast
-    def careful(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """`coef` where the norm is not safe: of the row divided by its largest entry; 0, 0 for a zero row."""
-        largest = total = product = norm = x.dtype.type(0)
-        for p in range(values.size):
-            largest = max(abs(values[p]), largest)
-            total += abs(values[p])
-        if not largest > 0:
-            return total, total  # 0, or NaN
-        for p in range(values.size):
-            j, u = columns[p], values[p] / largest
-            product += u * x[j]
-            norm += u * u * scale[j] if scaled else u * u
-        return omega * (b / largest - product) / norm / largest, norm
-
-    @fast
-    def coef(values: Any, columns: Any, x: Any, scale: Any, b: Any, omega: Any) -> Any:
-        """``(c, norm)`` of a row, right where the norm is safe."""
-        product = norm = x.dtype.type(0)
-        for p in range(values.size):
-            j = columns[p]
-            product += values[p] * x[j]
-            norm += values[p] * values[p] * scale[j] if scaled else values[p] * values[p]
-        return (omega * (b - product) / norm if norm > 0 else norm), norm
-
-    @plain
-    def scatter(x: Any, values: Any, columns: Any, scale: Any, c: Any) -> None:
-        for p in range(values.size):
-            j = columns[p]
-            d = c * (values[p] * scale[j] if scaled else values[p])
-            if not shared:
-                x[j] += d
-                continue
-            found = load(x, j)
-            while not replace(x, j, found, found + d):
-                found = load(x, j)
+def _fetch_ahead() -> Any:
+    plain, to_read, to_write = compilers()[1], prefetch(False), prefetch(True)
 
     @plain
     def ask(data: Any, indices: Any, indptr: Any, b: Any, i: int, x: Any, its_columns: bool) -> None:
@@ -222,6 +113,26 @@ def sparse_kernels(scaled: bool, shared: bool = False) -> SimpleNamespace:  # no
             for p in range(indptr[i], indptr[i + 1], LINE):
                 to_read(data, p)
                 to_read(indices, p)
+
+    return ask
+
+
+@lru_cache
+def sparse_kernels(scaled: bool, shared: bool = False) -> SimpleNamespace:
+    """``coef, scatter`` and the loops ``steps, sweep`` for sparse rows.
+
+    Parameters
+    ----------
+    scaled : bool
+        Whether B is diagonal; for the identity, `scale` is not read.
+    shared : bool
+        Whether `scatter` loses nothing where others write to the same x. The bits are the same, a step takes 1.4 times as long.
+    """
+    plain, is_safe = compilers()[1], safe_norm()
+    ask = _fetch_ahead()
+    first, copies = sparse_coefficients(scaled), copy_kernels(scaled)
+    coef, careful, scatter = first.coef, first.careful, sparse_scatter(scaled, shared)
+    take, merge = copies.take, copies.merge
 
     @plain
     def steps(data: Any, indices: Any, indptr: Any, b: Any, scale: Any, rows: Any, omega: Any, x: Any) -> int:
@@ -253,7 +164,7 @@ def sparse_kernels(scaled: bool, shared: bool = False) -> SimpleNamespace:  # no
             merge(x, read, mine, scale)
         return bad
 
-    return SimpleNamespace(coef=coef, careful=careful, scatter=scatter, steps=steps, sweep=sweep)
+    return SimpleNamespace(**vars(first), scatter=scatter, steps=steps, sweep=sweep)
 
 
 class CompiledRows:
