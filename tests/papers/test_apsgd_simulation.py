@@ -8,12 +8,11 @@ import pytest
 import second_moments
 import tardigrad as td
 from tardigrad.papers import reproduce
+from tardigrad.papers.apsgd_moments import exact_second_moment, row_projections
 from tardigrad.papers.apsgd_simulation import (
     SCENARIOS,
     check_all,
     check_bound,
-    exact_second_moment,
-    row_projections,
     small_system,
 )
 from tardigrad.theory.delayed_recurrence import recurrence_curve
