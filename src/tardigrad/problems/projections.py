@@ -22,8 +22,9 @@ from tardigrad.core.validate import integer
 from tardigrad.problems.convex_set import ConvexSet, as_floats
 from tardigrad.problems.elementary_sets import Ball, Box, WholeSpace
 from tardigrad.problems.matrix_sets import AffineSubspace, NuclearNormBall
+from tardigrad.problems.projection_check import check_projection
 from tardigrad.problems.simplex_sets import L1Ball, Simplex
-from tardigrad.problems.user_set import UserSet, check_projection
+from tardigrad.problems.user_set import UserSet
 
 __all__ = [
     "AffineSubspace",
