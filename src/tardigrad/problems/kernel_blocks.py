@@ -132,7 +132,7 @@ class KernelBlocks:
                 self._gather(values, columns[begin:end], low, kept, first, begin)
         return P, None if kept is None else kept.T
 
-    def block(self, Z: Any, W: Any = None, dtype: Any = None) -> Array:
+    def block(self, Z: Any, W: Any = None) -> Array:
         """The matrix of k(z_i, w_j).
 
         Parameters
@@ -141,16 +141,13 @@ class KernelBlocks:
             Points.
         W : array or CSR array (w, n_features), optional
             Others; all rows of X if not given.
-        dtype : dtype, optional
-            Precision; that of these blocks if not given.
 
         Returns
         -------
         array (m, w)
         """
-        if W is not None or (dtype is not None and np.dtype(dtype) != self.dtype):
-            other = KernelBlocks(self.source.X if W is None else W, self.kernel, dtype or self.dtype, self.tile)
-            return other.block(Z)
+        if W is not None:
+            return KernelBlocks(W, self.kernel, self.dtype, self.tile).block(Z)
         Z = self.source.points(Z)
         found = np.empty((Z.shape[0], self.n_rows), self.dtype)
         for low, first, values in self._tiles(Z, None):

@@ -3,14 +3,13 @@
 Rules of this file:
 
 - NumPy in and out, and the results of `KernelBlocks` up to rounding; coefficients may also be a tensor that lies there;
-- X stays on the device where it takes no more than its share of the memory; else it is sent tile by tile, each time;
+- X stays on the device where it takes no more than its share of the memory (`torch_kernel_rows`);
 - tiles are as large as the memory allows that is each worker's; where it runs out, they are halved;
 - between upload and answer the host waits for one bit a tile (are points near?), and tiles are worked on where they lie.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
 from math import isqrt
 from typing import Any, TypeVar
@@ -23,9 +22,10 @@ from tardigrad.core.validate import integer
 from tardigrad.problems.kernel_blocks import KernelBlocks
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_loops import NEAR
-from tardigrad.problems.kernel_rows import WideRows, as_points, squared_norms
+from tardigrad.problems.kernel_rows import as_points
 from tardigrad.problems.torch_device import TorchDevice
 from tardigrad.problems.torch_kernel_functions import in_place
+from tardigrad.problems.torch_kernel_rows import RowsOnDevice
 
 #: share of the free memory of a CUDA device that is used, and what is used of a host's
 _SHARE, _HOST_MEMORY = 0.8, 2**29
@@ -113,15 +113,11 @@ class TorchKernelBlocks(KernelBlocks):
         if not self.device.is_cuda and self.n_workers == 1:
             self._entries *= 4  # threads that share a tile meet at its end: they need more of it
         self._diagonal = self.kernel.diagonal
-        self._wide = isinstance(self.source, WideRows)
         with self.device.at_work(1):
             self._function, self._needs_scratch = in_place(self.kernel, self.device, self.dtype)
-            self._norms = self.device.upload(self.norms)
-            self._rows = self._upload_rows(int(_RESIDENT * budget))
-            self.device.wait()
-        self.resident = self._rows is not None
-        taken = self.n_rows * self.n_features * self.dtype.itemsize if self.resident else 0
-        self._budget = (budget - taken) // self.n_workers
+            self._rows = RowsOnDevice(self.source, self.norms, self.device, int(_RESIDENT * budget))
+        self.resident = self._rows.resident
+        self._budget = (budget - (self._rows.n_bytes if self.resident else 0)) // self.n_workers
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _again, (self.source.X, self.kernel, self.dtype.name, self.device.name, self.memory, self.n_workers)
@@ -174,13 +170,9 @@ class TorchKernelBlocks(KernelBlocks):
 
         return self._in_memory(compute, Z.shape[0])
 
-    def block(self, Z: Any, W: Any = None, dtype: Any = None) -> Array:
-        if W is not None or (dtype is not None and np.dtype(dtype) != self.dtype):
-            points = self.source.X if W is None else W
-            other = dtype or self.dtype
-            return TorchKernelBlocks(
-                points, self.kernel, other, self.device.name, memory=self.memory, n_workers=self.n_workers
-            ).block(Z)
+    def block(self, Z: Any, W: Any = None) -> Array:
+        if W is not None:
+            return _again(W, self.kernel, self.dtype.name, self.device.name, self.memory, self.n_workers).block(Z)
         Z = as_points(Z, "Z")
         found = np.empty((Z.shape[0], self.n_rows), self.dtype)
 
@@ -195,16 +187,16 @@ class TorchKernelBlocks(KernelBlocks):
         """``(low, first, values)``: kernel values of some points from `first` on with rows of X from `low` on."""
         torch, n_points = self.device.torch, Z.shape[0]
         n_rows, n_columns = self._tile_shape(n_points)
-        buffer = torch.empty(n_rows * n_columns, dtype=self._norms.dtype, device=self.device.name)
+        buffer = torch.empty(n_rows * n_columns, dtype=self._rows.norms.dtype, device=self.device.name)
         scratch = torch.empty_like(buffer) if self._needs_scratch else None
-        points, norms = self._points(Z, own)
-        for low, high, X in self._tiles_of_rows(n_columns):
+        points, norms = self._rows.points(Z, own)
+        for low, high, X in self._rows.tiles(n_columns):
             for first in range(0, n_points, n_rows):
                 some = slice(first, min(first + n_rows, n_points))
                 shape = some.stop - first, high - low
                 values = buffer[: shape[0] * shape[1]].view(shape)
                 mine = None if own is None else self._own_entries(own[some], low, high)
-                self._products(points[some], X, norms[some], self._norms[low:high], values, mine)
+                self._products(points[some], X, norms[some], self._rows.norms[low:high], values, mine)
                 self._function(values, None if scratch is None else scratch[: values.numel()].view(shape))
                 if mine is not None and self._diagonal is not None:
                     values[mine] = self._diagonal
@@ -213,7 +205,7 @@ class TorchKernelBlocks(KernelBlocks):
     def _products(self, points: Any, X: Any, norms: Any, others: Any, values: Any, mine: Any) -> None:
         """Inner products, or squared distances, into `values`."""
         torch, distances = self.device.torch, self.kernel.of == "squared distances"
-        if self._wide:
+        if self._rows.wide:
             host = np.empty(tuple(values.shape), self.dtype)
             self.source.products(points, X, host)
             values.copy_(self.device.upload(host))
@@ -235,35 +227,10 @@ class TorchKernelBlocks(KernelBlocks):
             i, j = part.unbind(1)
             values[i, j] = points.index_select(0, i).sub_(X.index_select(0, j)).square_().sum(1)
 
-    def _points(self, Z: Any, own: Array | None) -> tuple[Any, Any]:
-        """Points on the device (of wide rows: here), and their squared norms."""
-        if own is not None and self._rows is not None:
-            where = self.device.upload(own)
-            return self._rows.index_select(0, where), self._norms.index_select(0, where)
-        Z = self.source.points(Z)
-        norms = self.device.upload(squared_norms(Z).astype(self.dtype))
-        return Z if self._wide else self.device.upload(Z), norms
-
     def _own_entries(self, own: Array, low: int, high: int) -> Any:
         """Where rows meet themselves in a tile: places on the device, or None."""
         rows = np.flatnonzero((own >= low) & (own < high))
         return (self.device.upload(rows), self.device.upload(own[rows] - low)) if len(rows) else None
-
-    def _tiles_of_rows(self, size: int) -> Iterator[tuple[int, int, Any]]:
-        """Tiles of X on the device; those that must be sent are sent while the one before is worked on, never further ahead."""
-        sent: deque[Any] = deque()
-        room = self.source.room(size) if self._rows is None else None
-        for low in range(0, self.n_rows, size):
-            high = min(low + size, self.n_rows)
-            if self._rows is not None:
-                yield low, high, self._rows[low:high]
-                continue
-            if len(sent) == 2:
-                sent.popleft().synchronize()
-            tile = self.source.tile(low, high, room)
-            yield low, high, tile if self._wide else self.device.upload(tile)
-            if self.device.is_cuda:
-                sent.append(self.device.event())
 
     def _tile_shape(self, n_points: int) -> tuple[int, int]:
         """Rows and columns of a tile: two of them, and rows of X that are sent twice ahead, fit a worker's memory."""
@@ -271,28 +238,9 @@ class TorchKernelBlocks(KernelBlocks):
         entries = max(_FEWEST, min(self._entries, self._budget // (4 * size)))
         n_rows = min(n_points, _ROWS[self.device.is_cuda], isqrt(entries))
         n_columns = min(entries // n_rows, self.n_rows)
-        if not self.resident and not self._wide:
+        if not self.resident and not self._rows.wide:
             n_columns = max(1, min(n_columns, self._budget // (6 * size * self.n_features)))
         return n_rows, n_columns
-
-    def _upload_rows(self, limit: int) -> Any:
-        """All rows on the device, or None where they need more than `limit` bytes or than there is."""
-        if self._wide or self.n_rows * self.n_features * self.dtype.itemsize > limit:
-            return None
-        torch, part = self.device.torch, min(_ROWS[True], self.n_rows)
-        room = self.source.room(part)
-        if room is None and not self.device.is_cuda and type(self.source.X) is np.ndarray:
-            return self.device.upload(self.source.X)
-        try:
-            rows = torch.empty((self.n_rows, self.n_features), dtype=self._norms.dtype, device=self.device.name)
-        except RuntimeError as error:
-            if not self.device.is_out_of_memory(error):
-                raise
-            return None
-        for low in range(0, self.n_rows, part):
-            high = min(low + part, self.n_rows)
-            rows[low:high].copy_(self.device.upload(self.source.tile(low, high, room)))
-        return rows
 
     def _coefficient_tensor(self, given: Any) -> Any:
         if not isinstance(given, self.device.torch.Tensor):
@@ -302,7 +250,7 @@ class TorchKernelBlocks(KernelBlocks):
                 f"coefficients must have shape ({self.n_rows}, c) and lie on {self.device.name}, not {tuple(given.shape)} on"
                 f" {given.device}"
             )
-        return given.to(self._norms.dtype)
+        return given.to(self._rows.norms.dtype)
 
     def _in_memory(self, compute: Callable[[], T], n_points: int) -> T:
         """What `compute` returns, with smaller tiles where memory runs out."""
