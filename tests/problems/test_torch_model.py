@@ -15,7 +15,7 @@ from needs import needs_torch
 from tardigrad.core.errors import DataError, InvalidInputError, RunFileError, WorkerError
 from tardigrad.core.plain import same_bits
 from tardigrad.core.streams import Domain, Stream
-from tardigrad.problems import torch_model, torch_module
+from tardigrad.problems import torch_module, torch_oracles
 
 N_CLIENTS, N_FEATURES, N_CLASSES = 4, 6, 3
 
@@ -154,9 +154,9 @@ def test_a_pass_takes_rows_in_pieces(monkeypatch):
     x = some_point(whole)
     gradient, measures = whole.gradient(0, x), whole.measures(x)
     longest = []
-    original = torch_model.fetch
-    monkeypatch.setattr(torch_model, "CHUNK", 4)
-    monkeypatch.setattr(torch_model, "fetch", lambda *a: longest.append(len(a[2])) or original(*a))
+    original = torch_oracles.fetch
+    monkeypatch.setattr(torch_oracles, "CHUNK", 4)
+    monkeypatch.setattr(torch_oracles, "fetch", lambda *a: longest.append(len(a[2])) or original(*a))
     np.testing.assert_allclose(whole.gradient(0, x), gradient, rtol=1e-12)
     for name, value in whole.measures(x).items():
         assert float(value) == pytest.approx(float(measures[name]), rel=1e-12)
@@ -169,8 +169,8 @@ def test_gradients_of_one_sample_at_several_points_are_those_one_by_one(monkeypa
     problem = model()
     a, b, c = some_point(problem, 3)
     fetched = []
-    original = torch_model.fetch
-    monkeypatch.setattr(torch_model, "fetch", lambda *arguments: fetched.append(1) or original(*arguments))
+    original = torch_oracles.fetch
+    monkeypatch.setattr(torch_oracles, "fetch", lambda *arguments: fetched.append(1) or original(*arguments))
     for sample in (some_sample(problem), None):
         fetched.clear()
         together = problem.gradients(1, (a, b, c), sample)

@@ -1,4 +1,4 @@
-"""Rows and labels, checked once.
+"""Rows and labels, checked once, and how a batch of them is drawn.
 
 Rules of this file:
 
@@ -15,6 +15,7 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
+from tardigrad.core.streams import Rng, noise_shape
 from tardigrad.core.task import Array
 
 
@@ -59,6 +60,23 @@ def as_dataset(data: Any) -> Dataset:
     if isinstance(data, (tuple, list)) and len(data) == 2:
         return Dataset(*data)
     raise InvalidInputError(f"data must be a pair (X, y) or a Dataset, not {type(data).__name__}")
+
+
+def draw_rows(n_rows: int, batch: int, rng: Rng) -> Array:
+    """Numbers of the rows of a batch, (batch,) or (replicas, batch): without replacement, unless there are too few rows.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> sorted(draw_rows(4, 4, np.random.default_rng(0)).tolist()), draw_rows(1, 3, np.random.default_rng(0)).tolist()
+    ([0, 1, 2, 3], [0, 0, 0])
+    """
+    shape = noise_shape(rng)
+    if batch > n_rows:
+        return rng.integers(0, n_rows, (*shape, batch))
+    if shape:
+        return np.stack([rng.choice(n_rows, batch, replace=False) for _ in range(shape[0])])
+    return rng.choice(n_rows, batch, replace=False)
 
 
 def _as_labels(y: Any) -> Array:

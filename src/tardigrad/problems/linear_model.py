@@ -26,10 +26,10 @@ import scipy.sparse as sp
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
-from tardigrad.core.streams import Rng, noise_shape
+from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, optional_integer
-from tardigrad.problems.data import Dataset, as_dataset
+from tardigrad.problems.data import Dataset, as_dataset, draw_rows
 from tardigrad.problems.partition import Iid, Partition, Shared
 from tardigrad.problems.regularizers import L2, Regularizer
 
@@ -141,13 +141,7 @@ class LinearModel(Problem):
         if self.batch is None:
             return None
         low, high = self._bounds[client]
-        shape = noise_shape(rng)
-        if self.batch > high - low:
-            rows = rng.integers(low, high, (*shape, self.batch))
-        elif shape:
-            rows = low + np.stack([rng.choice(high - low, self.batch, replace=False) for _ in range(shape[0])])
-        else:
-            rows = low + rng.choice(high - low, self.batch, replace=False)
+        rows = low + draw_rows(high - low, self.batch, rng)
         return rows if self._order is None else self._order[rows]
 
     def gradient(self, client: int, x: Array, sample: Any = None) -> Array:

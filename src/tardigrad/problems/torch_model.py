@@ -6,37 +6,27 @@ module's trainable parameters, one after another, in the order of ``module.param
 Rules of this file:
 
 - a gradient is a function of point, client and sample alone: the module is in evaluation mode;
-- everything that is wrong with a client's data, and everything that module and loss raise on it, names the client;
+- what is asked of the module at one point stands in `torch_oracles`; here are clients, samples and the batch axis;
 - each thread has its own copy of the module; the problem itself is never written to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError, TardigradError, WorkerError
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem, fingerprint_of
-from tardigrad.core.streams import Rng, noise_shape
+from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Points
 from tardigrad.core.validate import integer, optional_integer
+from tardigrad.problems.data import draw_rows
 from tardigrad.problems.partition import Partition, Shared
-from tardigrad.problems.torch_data import MapRows, Rows, as_rows, check_labels, clients_of, fetch, is_classification
-from tardigrad.problems.torch_module import (
-    FlatModule,
-    FlatModules,
-    check_module,
-    copy_of,
-    device_of,
-    import_torch,
-    one_thread,
-    probe,
-)
-
-#: rows that a pass over a data set takes at a time
-CHUNK = 256
+from tardigrad.problems.torch_data import MapRows, as_rows, clients_of
+from tardigrad.problems.torch_module import FlatModules, check_module, copy_of, import_torch, one_thread
+from tardigrad.problems.torch_oracles import ModuleOracles
 
 
 class TorchModel(Problem):
@@ -159,8 +149,7 @@ class TorchModel(Problem):
         self._modules = FlatModules(*copy_of(module, loss), dtype)
         flat = self._modules.on("cpu")
         self.dim, self._x0 = flat.dim, flat.vector()
-        with one_thread(torch):
-            self._probe(flat, loss)
+        self._oracles = ModuleOracles(self._modules, self.clients, self.test, self.shared_data, self.device)
 
     def fields(self) -> dict[str, Any]:
         raise TypeError("TorchModel holds a PyTorch module, which is not plain data")
@@ -192,16 +181,7 @@ class TorchModel(Problem):
 
     def sample(self, client: int, rng: Rng) -> Array | None:
         """Row numbers within the client's data, (batch,) or (replicas, batch)."""
-        if self.batch is None:
-            return None
-        n_rows, shape = self._rows[client], noise_shape(rng)
-        if self.batch > n_rows:
-            drawn: Array = rng.integers(0, n_rows, (*shape, self.batch))
-        elif shape:
-            drawn = np.stack([rng.choice(n_rows, self.batch, replace=False) for _ in range(shape[0])])
-        else:
-            drawn = rng.choice(n_rows, self.batch, replace=False)
-        return drawn
+        return None if self.batch is None else draw_rows(self._rows[client], self.batch, rng)
 
     def gradient(self, client: int, x: Array, sample: Any = None) -> Array:
         return self.gradients(client, (x,), sample)[0]
@@ -210,73 +190,22 @@ class TorchModel(Problem):
         """Gradients at several points, the rows of the sample fetched once."""
         lead = xs[0].shape[:-1]
         with one_thread(import_torch()):
-            flat = self._modules.on(device_of(client, self.device))
             if not lead:
-                return self._gradients(flat, client, xs, sample)
+                return self._oracles.gradients(client, xs, sample)
             found = [np.empty(x.shape, self.dtype) for x in xs]
             for place in np.ndindex(lead):
                 own = sample[place[0]] if sample is not None and sample.ndim == 2 else sample
-                for array, row in zip(found, self._gradients(flat, client, tuple(x[place] for x in xs), own), strict=True):
+                for array, row in zip(found, self._oracles.gradients(client, tuple(x[place] for x in xs), own), strict=True):
                     array[place] = row
         return tuple(found)
-
-    def _gradients(self, flat: FlatModule, client: int, xs: Points, sample: Array | None) -> Points:
-        if sample is not None:
-            X, y = self._fetch(flat, client, sample)
-            return tuple(self._gradient(flat, client, x, X, y) for x in xs)
-        totals = tuple(np.zeros(self.dim, self.dtype) for _ in xs)
-        for numbers in _chunks(self._rows[client]):
-            X, y = self._fetch(flat, client, numbers)
-            share = len(numbers) / self._rows[client]
-            for i, x in enumerate(xs):
-                totals[i][...] += self._gradient(flat, client, x, X, y) * self.dtype.type(share)
-        return totals
-
-    def _gradient(self, flat: FlatModule, client: int, x: Array, X: Any, y: Any) -> Array:
-        flat.load(x)
-        try:
-            return flat.gradient(X, y)
-        except Exception as error:
-            self._modules.forget()
-            raise _naming(error, f"client {client}", X, y) from error
-
-    def _fetch(self, flat: FlatModule, client: int | None, numbers: Array) -> tuple[Any, Any]:
-        rows = self._rows_of(client)
-        X, y = fetch(rows, client, numbers)
-        if isinstance(rows, MapRows):  # labels of arrays were checked before the run
-            self._check_labels(y.numpy(), client)
-        return (X, y) if flat.device == "cpu" else (X.to(flat.device), y.to(flat.device))
-
-    def _rows_of(self, client: int | None) -> Rows:
-        found = self.test if client is None else self.clients[client]
-        assert found is not None
-        return found
-
-    def _check_labels(self, labels: Array, client: int | None) -> None:
-        whose = "the test data" if client is None else f"client {client}"
-        check_labels(labels, (len(labels), *self._outputs), self._modules.arguments[1], whose)
-
-    def _probe(self, flat: FlatModule, loss: Any) -> None:
-        """Try the module on a few rows, and check all labels against what it predicts."""
-        X, y = fetch(self.clients[0], 0, np.arange(min(2, self._rows[0])))
-        try:
-            self._outputs = tuple(probe(flat, X, y).shape[1:])
-        except Exception as error:
-            raise _naming(error, "client 0", X, y) from error
-        everybody: list[int | None] = [0] if self.shared_data else list(range(self.n_clients))
-        for client in [*everybody, *([] if self.test is None else [None])]:
-            labels = self._rows_of(client).labels()
-            if labels is not None:
-                self._check_labels(labels, client)
 
     def measures(self, x: Array, names: Collection[str] | None = None) -> dict[str, Array]:
         """``loss``, ``gradient_norm``; with test data ``test_loss`` and, for class numbers, ``test_accuracy``."""
         table: dict[str, Callable[[Array], float]] = {"loss": self._loss, "gradient_norm": self._gradient_norm}
         if self.test is not None:
-            table["test_loss"] = lambda row: self._mean(row, None)[0]
-            labels = fetch(self.test, None, np.arange(1))[1].numpy()
-            if is_classification(labels, (1, *self._outputs)):
-                table["test_accuracy"] = lambda row: self._mean(row, None)[1]
+            table["test_loss"] = lambda row: self._oracles.mean(row, None)[0]
+            if self._oracles.classifies():
+                table["test_accuracy"] = lambda row: self._oracles.mean(row, None)[1]
         x = np.asarray(x)
         found = {}
         for name, measure in table.items():
@@ -288,48 +217,21 @@ class TorchModel(Problem):
     def loss(self, x: Array, client: int | None = None) -> float:
         """``f(x)``, or ``f_client(x)``, at one point."""
         if client is not None:
-            return self._mean(x, integer(client, "client", low=0, high=self.n_clients - 1))[0]
+            return self._oracles.mean(x, integer(client, "client", low=0, high=self.n_clients - 1))[0]
         return self._loss(x)
 
     def _loss(self, x: Array) -> float:
         clients = range(1 if self.shared_data else self.n_clients)
         weight = 1.0 if self.shared_data else None
-        return float(sum((weight or self.weight(client)) * self._mean(x, client)[0] for client in clients))
+        return float(sum((weight or self.weight(client)) * self._oracles.mean(x, client)[0] for client in clients))
 
     def _gradient_norm(self, x: Array) -> float:
         total = np.zeros(self.dim)
         with one_thread(import_torch()):
             for client in range(1 if self.shared_data else self.n_clients):
                 weight = 1.0 if self.shared_data else self.weight(client)
-                total += weight * self._gradients(self._at_server(), client, (x,), None)[0]
+                total += weight * self._oracles.gradients(client, (x,), None, self._oracles.at_server())[0]
         return float(np.linalg.norm(total))
-
-    def _at_server(self) -> FlatModule:
-        """The module where measures are taken: a server may have no device of those that its workers have."""
-        try:
-            return self._modules.on(device_of(0, self.device))
-        except WorkerError:
-            return self._modules.on("cpu")
-
-    def _mean(self, x: Array, client: int | None) -> tuple[float, float]:
-        """Loss and share of right classes on a client's rows, or on the test rows."""
-        torch = import_torch()
-        n_rows, loss, right = len(self._rows_of(client)), 0.0, 0
-        with one_thread(torch), torch.no_grad():
-            flat = self._at_server()
-            flat.load(x)
-            for numbers in _chunks(n_rows):
-                X, y = self._fetch(flat, client, numbers)
-                predictions = flat.module(X)
-                loss += float(flat.loss(predictions, y)) * len(numbers) / n_rows
-                if is_classification(y.cpu().numpy(), tuple(predictions.shape)):
-                    right += int((predictions.argmax(1) == y).sum())
-        return loss, right / n_rows
-
-
-def _chunks(n_rows: int) -> Iterator[Array]:
-    for low in range(0, n_rows, CHUNK):
-        yield np.arange(low, min(low + CHUNK, n_rows))
 
 
 def _check(loss: Any, weights: Any, dtype: Any, payload: Any) -> None:
@@ -345,9 +247,3 @@ def _check(loss: Any, weights: Any, dtype: Any, payload: Any) -> None:
         raise InvalidInputError(f"payload must be None or 'bfloat16', not {payload!r}")
     if payload is not None and dtype != "float32":
         raise InvalidInputError(f"payload='bfloat16' is for float32 models; this one is {dtype}")
-
-
-def _naming(error: Exception, whose: str, X: Any, y: Any) -> InvalidInputError:
-    """An error that says on whose rows it came."""
-    what = str(error) if isinstance(error, TardigradError) else f"{type(error).__name__}: {error}"
-    return InvalidInputError(f"on rows X {tuple(X.shape)}, y {tuple(y.shape)} of {whose}: {what}")
