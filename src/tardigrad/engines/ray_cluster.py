@@ -16,18 +16,18 @@ import importlib
 import os
 import sys
 import time
-from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from tardigrad.core.engine import Placement
-from tardigrad.core.errors import InvalidInputError, WorkerError
+from tardigrad.core.errors import WorkerError
 from tardigrad.core.task import Points
 from tardigrad.core.timing import Timing
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
-from tardigrad.engines.ray_session import Session, find
+from tardigrad.engines.ray_actors import Actor, Call, Calls, actor_class
+from tardigrad.engines.ray_session import Session, check_address, find
 from tardigrad.engines.ray_worker import ANSWER, LARGE, Layout, fitted, host, in_brief, packed, parcel, read
 from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, cores, pickled
 
@@ -46,29 +46,6 @@ class _Points:
     layout: Layout | None
     content: bytes = b""
     ref: Any = None
-
-
-@dataclass(slots=True, eq=False)
-class _Call:
-    """Something that an actor was asked for: a task by its number, or whether it is ready."""
-
-    actor: _Actor
-    what: int
-    ref: Any
-    given: float  # on the server's monotonic clock
-    come: bool = False
-    answer: Any = None
-
-
-@dataclass(slots=True, eq=False)
-class _Actor:
-    number: int
-    handle: Any
-    work: Any
-    calls: deque[_Call] = field(default_factory=deque)
-    ready: bool = False
-    pid: int = 0
-    ahead: float = 0.0  # of the server's clock
 
 
 class RayCluster(RealEngine):
@@ -127,12 +104,11 @@ class RayCluster(RealEngine):
         depth: int = 2,
     ) -> None:
         super().__init__(workers, timing, deadline, reassign)
-        self.address = _checked(address)
+        self.address = check_address(address)
         self.depth = integer(depth, "depth", low=1)
         self._session: Session | None = None
         self._setup: Any = None
-        self._actors: list[_Actor] = []
-        self._waiting: dict[Any, _Call] = {}
+        self._actors: list[Actor] = []
 
     def fields(self) -> dict[str, Any]:
         return {"address": self.address, **super().fields(), "depth": self.depth}
@@ -164,8 +140,9 @@ class RayCluster(RealEngine):
         self._session = Session(self._ray, self.address, self.workers or n_cpus)
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
+        self._calls = Calls(self._ray)
         self._setup = self._ray.put(pickled(half, self.timing, "Ray actors"))
-        self._make = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(_actor_class())
+        self._make = self._ray.remote(num_cpus=1, max_restarts=0, max_task_retries=0)(actor_class())
         self._host = host()
         self._elastic = self.workers is None and self._dispatch.shared
         self._next_look = time.monotonic() + LOOK_EVERY
@@ -186,20 +163,15 @@ class RayCluster(RealEngine):
         while not all(self._free) and time.monotonic() < others_until:
             self._listen(PATIENCE)
 
-    def _spawn(self, number: int) -> _Actor:
+    def _spawn(self, number: int) -> Actor:
         """Ask Ray for an actor; until it is ready, others serve its clients."""
         self._starts[number] += 1
         handle = self._make.remote([entry or os.getcwd() for entry in sys.path], self._setup)
-        actor = _Actor(number, handle, handle.work)
-        self._expect(actor, READY, handle.ready.remote())
+        actor = Actor(number, handle, handle.work)
+        self._calls.expect(actor, READY, handle.ready.remote())
         if not self._dispatch.shared:
             self._dispatch.stand_in(number)
         return actor
-
-    def _expect(self, actor: _Actor, what: int, ref: Any) -> None:
-        call = _Call(actor, what, ref, time.monotonic())
-        actor.calls.append(call)
-        self._waiting[ref] = call
 
     def _keep(self, points: Points, fresh: bool) -> _Points:
         if sum(point.nbytes for point in points) > LARGE:
@@ -218,46 +190,18 @@ class RayCluster(RealEngine):
         fields = task.id, task.client, task.kind, task.setup, task.weight, task.part
         message = parcel((fields, self._zero + actor.ahead, job.stand_in), points.layout, points.content)
         ref = actor.work.remote(message) if points.ref is None else actor.work.remote(message, points.ref)
-        self._expect(actor, task.id, ref)
+        self._calls.expect(actor, task.id, ref)
 
     def _listen(self, timeout: float) -> None:
         if self._elastic and time.monotonic() > self._next_look:
             self._use_new_nodes()
-        refs, wait = list(self._waiting), self._ray.wait
-        if not refs:
-            time.sleep(timeout)
-            return
-        ready, _ = wait(refs, num_returns=len(refs), timeout=0)  # all that have come
-        if not ready:
-            ready, _ = wait(refs, num_returns=1, timeout=timeout)
         lending = self._dispatch.lending
-        actors = {}
-        for ref, answer in zip(ready, self._answers(ready), strict=True):
-            call = self._waiting.pop(ref)
-            call.come, call.answer = True, answer
-            actors[call.actor.number] = call.actor
-        for actor in actors.values():
-            calls = actor.calls
-            while calls and calls[0].come:  # in the order of asking: small answers overtake large ones
-                self._hear(actor, calls.popleft())
+        for call in self._calls.come(timeout):
+            self._hear(call.actor, call)
         if lending:
             self._feed_all()
 
-    def _answers(self, refs: list[Any]) -> list[Any]:
-        """What came, an exception where it is one."""
-        try:
-            answers: list[Any] = self._ray.get(refs)
-        except self._ray.exceptions.RayError:
-            answers = [self._one_answer(ref) for ref in refs]
-        return answers
-
-    def _one_answer(self, ref: Any) -> Any:
-        try:
-            return self._ray.get(ref)
-        except self._ray.exceptions.RayError as error:
-            return error
-
-    def _hear(self, actor: _Actor, call: _Call) -> None:
+    def _hear(self, actor: Actor, call: Call) -> None:
         if isinstance(call.answer, Exception):
             self._replace(actor, call.answer)
         elif call.what == READY:
@@ -267,19 +211,19 @@ class RayCluster(RealEngine):
             if name == self._host != "":
                 self._begin(actor)
             else:
-                self._expect(actor, CLOCK, actor.handle.clock.remote())
+                self._calls.expect(actor, CLOCK, actor.handle.clock.remote())
         elif call.what == CLOCK:
             actor.ahead = call.answer - (call.given + time.monotonic()) / 2
             self._begin(actor)
         else:
             self._hear_of_task(actor, call)
 
-    def _begin(self, actor: _Actor) -> None:
+    def _begin(self, actor: Actor) -> None:
         actor.ready = True
         self._starts[actor.number] = 0
         self._is_ready(actor.number)
 
-    def _hear_of_task(self, actor: _Actor, call: _Call) -> None:
+    def _hear_of_task(self, actor: Actor, call: Call) -> None:
         large = isinstance(call.answer, tuple)
         (kind, task_id, *content), arrays = read(call.answer[0] if large else bytearray(call.answer))
         if kind == ANSWER:
@@ -288,12 +232,10 @@ class RayCluster(RealEngine):
             times = fitted(started, finished, call.given - self._zero, self.now())
             self._has_answered(actor.number, task_id, answer if is_tuple else answer[0], finite, *times)
         else:
-            for later in actor.calls:  # what it was given beside goes to the line again, behind the failed task
-                self._waiting.pop(later.ref, None)
-            actor.calls.clear()
+            self._calls.forget(actor)  # what it was given beside goes to the line again, behind the failed task
             self._has_failed(actor.number, task_id, *content)
 
-    def _replace(self, actor: _Actor, error: Exception) -> None:
+    def _replace(self, actor: Actor, error: Exception) -> None:
         """An actor has died, or Ray has lost sight of it: ask for another in its place, report what it held."""
         number, how = actor.number, in_brief(error)
         self._discard(actor)
@@ -304,10 +246,8 @@ class RayCluster(RealEngine):
         self._actors[number] = self._spawn(number)
         self._feed_all()
 
-    def _discard(self, actor: _Actor) -> None:
-        for call in actor.calls:
-            self._waiting.pop(call.ref, None)
-        actor.calls.clear()
+    def _discard(self, actor: Actor) -> None:
+        self._calls.forget(actor)
         with contextlib.suppress(Exception):  # it may be dead already, or the cluster gone
             self._ray.kill(actor.handle)
 
@@ -324,7 +264,6 @@ class RayCluster(RealEngine):
     def close(self) -> None:
         while self._actors:
             self._discard(self._actors.pop())
-        self._waiting = {}
         self._setup = self._make = None
         self._forget()
         if self._session is not None:
@@ -338,46 +277,3 @@ def need_ray() -> Any:
         return importlib.import_module("ray")
     except ImportError as error:
         raise WorkerError(f'RayCluster needs Ray, which cannot be imported ({error}): pip install "tardigrad[ray]"') from error
-
-
-def _actor_class() -> type:
-    """The class of the actors; made in a function, so that it is sent by value, to processes that may not find this module."""
-
-    class TardigradWorker:
-        def __init__(self, path: list[str], setup: tuple[bytes, list[Any]]) -> None:
-            import sys
-            import traceback
-
-            self.trouble, self.host = None, ""
-            try:
-                sys.path += [entry for entry in path if entry not in sys.path]
-                from tardigrad.engines import ray_worker
-
-                self.host, self.now = ray_worker.host(), ray_worker.clock
-                self.answer = ray_worker.Worker(*setup).work
-            except Exception:
-                self.trouble = traceback.format_exc()
-
-        def ready(self) -> tuple[str | None, str, int]:
-            return self.trouble, self.host, os.getpid()
-
-        def clock(self) -> float:
-            return self.now()
-
-        def work(self, message: bytes, points: Any = ()) -> Any:
-            return self.answer(message, points)
-
-    return TardigradWorker
-
-
-def _checked(address: Any) -> str | None:
-    if address is None or address in ("auto", "local"):
-        return address
-    if not isinstance(address, str) or not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
-        raise InvalidInputError(f"address must be 'host:port', 'auto', 'local' or None, not {address!r}")
-    if "://" in address:
-        raise InvalidInputError(
-            f"address must be 'host:port', not {address!r}: run the script on a node of the cluster; Ray's client protocol"
-            " has no object store"
-        )
-    return address

@@ -20,7 +20,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from tardigrad.core.errors import WorkerError
+from tardigrad.core.errors import InvalidInputError, WorkerError
 
 #: seconds to wait for the head of a cluster; Ray itself would try for 20 s and more
 REACHABLE = 3.0
@@ -76,6 +76,20 @@ class Session:
     def close(self) -> None:
         """Leave the cluster, or end it if it was started here."""
         self._undo.close()
+
+
+def check_address(address: Any) -> str | None:
+    """An address that `find` understands."""
+    if address is None or address in ("auto", "local"):
+        return address
+    if not isinstance(address, str) or not address.rpartition(":")[0] or not address.rpartition(":")[2].isdigit():
+        raise InvalidInputError(f"address must be 'host:port', 'auto', 'local' or None, not {address!r}")
+    if "://" in address:
+        raise InvalidInputError(
+            f"address must be 'host:port', not {address!r}: run the script on a node of the cluster; Ray's client protocol"
+            " has no object store"
+        )
+    return address
 
 
 def find(address: str | None) -> str | None:
