@@ -19,8 +19,11 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
+
+from tardigrad.core.task import Array
+from tardigrad.engines.shared_memory import ALIGNMENT, SharedBuffer, aligned
 
 #: id, client, kind, setup, layout and place of the points (below -1: in the live buffer), whether the worker stands in,
 #: weight, part, start of the run
@@ -63,6 +66,31 @@ def receive(line: socket.socket, record: struct.Struct) -> tuple[tuple[Any, ...]
     """A record and the news behind it; EOFError where the other side is gone."""
     *fields, n_more = record.unpack(_exactly(line, record.size))
     return tuple(fields), pickle.loads(_exactly(line, n_more)) if n_more else None
+
+
+def write_setup(buffer: SharedBuffer, main: bytes, arrays: Sequence[Array]) -> None:
+    """What a run's workers are told first: a pickle, and behind it the memory of its arrays."""
+    # where each array ends up depends on the length of the head, which holds these places: leave ample room
+    begin = aligned(8 + len(main) + ALIGNMENT * (len(arrays) + 2))
+    offsets = []
+    for array in arrays:
+        offsets.append((begin, begin + array.nbytes))
+        begin = aligned(begin + array.nbytes)
+    head = pickle.dumps((offsets, main), pickle.HIGHEST_PROTOCOL)
+    memory = buffer.take(begin)
+    memory[:8] = len(head).to_bytes(8, "little")
+    memory[8 : 8 + len(head)] = head
+    for (low, high), array in zip(offsets, arrays, strict=True):
+        memory[low:high] = array.data
+
+
+def read_setup(buffer: SharedBuffer) -> Any:
+    """The object of which `write_setup` wrote the pickle, its arrays without a copy."""
+    memory = buffer.mapped(8)
+    head_length = int.from_bytes(memory[:8], "little")
+    offsets, main = pickle.loads(memory[8 : 8 + head_length])
+    view = memoryview(memory)
+    return pickle.loads(main, buffers=[view[begin:end] for begin, end in offsets])
 
 
 _give_way = os.sched_yield if hasattr(os, "sched_yield") else lambda: time.sleep(0)

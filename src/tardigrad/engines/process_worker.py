@@ -10,7 +10,6 @@ Rules of this file:
 from __future__ import annotations
 
 import os
-import pickle
 import select
 import signal
 import socket
@@ -24,7 +23,7 @@ from tardigrad.core.bfloat16 import narrowed
 from tardigrad.core.task import Task
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
-from tardigrad.engines.process_wire import ANSWER, FAILED, READY, REPLY, TASK, Words, receive, send, stay_awake
+from tardigrad.engines.process_wire import ANSWER, FAILED, READY, REPLY, TASK, Words, read_setup, receive, send, stay_awake
 from tardigrad.engines.shared_memory import Block, Blocks, Layouts, SharedBuffer, Views
 from tardigrad.engines.work import at_work, doing
 
@@ -44,7 +43,7 @@ def main(arguments: list[str]) -> None:
     threading.Thread(target=_end_with_server, args=(life_fd,), daemon=True).start()
     line = socket.socket(fileno=line_fd)
     try:
-        half, timing = load_setup(SharedBuffer(setup_fd, writable=False))
+        half, timing = read_setup(SharedBuffer(setup_fd, writable=False))
         send(line, REPLY, (READY, 0, 0, 0, 0, 0.0, 0.0))
         points, live = SharedBuffer(points_fd, writable=False), SharedBuffer(live_fd, writable=False)
         with at_work():
@@ -53,16 +52,6 @@ def main(arguments: list[str]) -> None:
         pass  # the server has closed the connection
     except Exception:
         send(line, REPLY, (FAILED, -1, 0, 0, 0, 0.0, 0.0), traceback.format_exc())
-
-
-def load_setup(buffer: SharedBuffer) -> tuple[WorkerHalf, Timing | None]:
-    """The worker's half and the timing, their arrays without a copy."""
-    memory = buffer.mapped(8)
-    head_length = int.from_bytes(memory[:8], "little")
-    offsets, main = pickle.loads(memory[8 : 8 + head_length])
-    view = memoryview(memory)
-    half, timing = pickle.loads(main, buffers=[view[begin:end] for begin, end in offsets])
-    return half, timing
 
 
 def _serve(line: socket.socket, half: WorkerHalf, timing: Timing | None, memory: Memory) -> None:

@@ -16,14 +16,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
 import select
-import signal
-import socket
-import subprocess
-import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -34,14 +29,13 @@ from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job, Kept
-from tardigrad.engines.process_wire import ANSWER, READY, REPLY, TASK, Words, receive, send
+from tardigrad.engines.process_start import IN_WORKER, WorkerProcess, how_it_ended
+from tardigrad.engines.process_wire import ANSWER, READY, REPLY, TASK, receive, send, write_setup
 from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, pickled
-from tardigrad.engines.shared_memory import Block, Blocks, Layout, Layouts, SharedBuffer, Views, place_in
+from tardigrad.engines.shared_memory import Block, Blocks, Layout, Layouts, SharedBuffer, place_in
 
 #: a worker that ends so often before it is ready is not started again
 MAX_STARTS = 3
-#: set in the environment of worker processes
-IN_WORKER = "TARDIGRAD_IN_WORKER"
 
 
 @dataclass(slots=True)
@@ -52,19 +46,6 @@ class _Points:
     place: int
     block: Block | None
     arrays: Points
-
-
-@dataclass(slots=True, eq=False)
-class _Worker:
-    number: int
-    process: subprocess.Popen[bytes]
-    line: socket.socket
-    life: int
-    payload: SharedBuffer
-    views: Views
-    born: float = field(default_factory=time.monotonic)
-    words: Words = field(default_factory=Words)
-    heard: list[Any] = field(default_factory=list)
 
 
 class Processes(RealEngine):
@@ -117,7 +98,7 @@ class Processes(RealEngine):
         if points not in ("snapshot", "live"):
             raise InvalidInputError(f"points must be 'snapshot' or 'live', not {points!r}")
         self.points = points
-        self._pool: list[_Worker] = []
+        self._pool: list[WorkerProcess] = []
         self._buffers: list[SharedBuffer] = []
 
     def fields(self) -> dict[str, Any]:
@@ -142,12 +123,12 @@ class Processes(RealEngine):
 
     def _launch(self, half: WorkerHalf, n_workers: int) -> None:
         self._poll = select.poll()
-        self._by_line: dict[int, _Worker] = {}
+        self._by_line: dict[int, WorkerProcess] = {}
         self._layouts = Layouts()
         self._buffers = [SharedBuffer(), SharedBuffer(), SharedBuffer()]
         points, self._setup, self._live = self._buffers
         self._blocks = Blocks(points)
-        _write_setup(self._setup, half, self.timing)
+        write_setup(self._setup, *pickled(half, self.timing, "worker processes"))
         self._starts = [0] * n_workers
         self._looked_for_dead = time.monotonic()
         for number in range(n_workers):
@@ -223,7 +204,7 @@ class Processes(RealEngine):
                 if worker.line.fileno() not in with_news:
                     self._replace(worker)
 
-    def _hear(self, worker: _Worker, message: tuple[Any, ...], news: Any) -> None:
+    def _hear(self, worker: WorkerProcess, message: tuple[Any, ...], news: Any) -> None:
         what, task_id, finite, layout, place, started, finished = message
         if what == ANSWER:
             if news:
@@ -240,57 +221,25 @@ class Processes(RealEngine):
         else:
             raise WorkerError(f"worker {worker.number} could not start:\n{news}")
 
-    def _spawn(self, number: int) -> _Worker:
+    def _spawn(self, number: int) -> WorkerProcess:
         self._starts[number] += 1
         if self._starts[number] > MAX_STARTS:
             raise WorkerError(f"worker {number} ended {MAX_STARTS} times before it was ready; see its messages above")
-        here, there = socket.socketpair()
-        life_read, life_write = os.pipe()
-        payload = SharedBuffer()
-        fds = (there.fileno(), life_read, self._setup.fd, self._blocks.buffer.fd, payload.fd, self._live.fd)
-        # one BLAS thread each; the same modules can be imported as here
-        one = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1")
-        path = os.pathsep.join(entry or os.getcwd() for entry in sys.path)
-        # -P: the current folder is no place to look for modules, unless it is one here
-        command = [sys.executable, "-P", "-m", "tardigrad.engines.process_worker", *map(str, fds)]
-        env = {**os.environ, **one, "PYTHONPATH": path, IN_WORKER: "1"}
-        try:
-            # a group of its own: Ctrl-C is for the server
-            process = subprocess.Popen(command, pass_fds=fds, stdin=subprocess.DEVNULL, env=env, process_group=0)
-        except OSError as error:
-            os.close(life_write)
-            here.close()
-            payload.close()
-            raise WorkerError(f"cannot start a worker process: {error}") from error
-        finally:
-            there.close()
-            os.close(life_read)
-        worker = _Worker(number, process, here, life_write, payload, Views(payload))
-        self._by_line[here.fileno()] = worker
-        self._poll.register(here, select.POLLIN)
+        worker = WorkerProcess(number, self._setup, self._blocks.buffer, self._live)
+        self._by_line[worker.line.fileno()] = worker
+        self._poll.register(worker.line, select.POLLIN)
         return worker
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: WorkerProcess) -> None:
         """A worker has died: start another in its place and report what it held."""
-        code = self._discard(worker)
-        how = f"was killed by {_signal(-code)}" if code < 0 else f"ended with exit code {code}"
-        self._has_died(worker.number, how)
+        self._has_died(worker.number, how_it_ended(self._discard(worker)))
         self._pool[worker.number] = self._spawn(worker.number)
 
-    def _discard(self, worker: _Worker) -> int:
+    def _discard(self, worker: WorkerProcess) -> int:
         """End a worker's process and connection; its exit code."""
         if self._by_line.pop(worker.line.fileno(), None) is not None:
             self._poll.unregister(worker.line)
-        worker.line.close()
-        if worker.life >= 0:
-            os.close(worker.life)
-            worker.life = -1
-        worker.payload.close()
-        try:
-            return worker.process.wait(0.1)
-        except subprocess.TimeoutExpired:
-            worker.process.kill()
-            return worker.process.wait()
+        return worker.end()
 
     def close(self) -> None:
         for worker in self._pool:
@@ -301,26 +250,3 @@ class Processes(RealEngine):
         while self._buffers:
             self._buffers.pop().close()
         self._forget()  # arrays that look into shared memory keep a descriptor of it
-
-
-def _signal(number: int) -> str:
-    """The name of a signal; real-time signals have none."""
-    return signal.Signals(number).name if number in set(signal.Signals) else f"signal {number}"
-
-
-def _write_setup(buffer: SharedBuffer, half: WorkerHalf, timing: Timing | None) -> None:
-    """The worker's half and the timing in shared memory, arrays behind the pickle."""
-    main, arrays = pickled(half, timing, "worker processes")
-    # where each array ends up depends on the length of the head, which holds these places: leave ample room
-    head_room = 8 + len(main) + 64 * (len(arrays) + 2)
-    begin = -(-head_room // 64) * 64
-    offsets = []
-    for array in arrays:
-        offsets.append((begin, begin + array.nbytes))
-        begin = -(-(begin + array.nbytes) // 64) * 64
-    head = pickle.dumps((offsets, main), pickle.HIGHEST_PROTOCOL)
-    memory = buffer.take(begin)
-    memory[:8] = len(head).to_bytes(8, "little")
-    memory[8 : 8 + len(head)] = head
-    for (low, high), array in zip(offsets, arrays, strict=True):
-        memory[low:high] = array.data

@@ -21,6 +21,7 @@ import numpy as np
 
 from tardigrad.core.bfloat16 import narrowed
 from tardigrad.core.task import Array, Payload, Points, Task
+from tardigrad.engines.shared_memory import ALIGNMENT, aligned
 from tardigrad.engines.work import Done, at_work, doing
 
 #: arrays of so many bytes in all go through the object store: Ray puts larger arguments there by itself, one by one
@@ -30,8 +31,6 @@ ANSWER, FAILED = 0, 1
 
 #: type and shape of each array; None for arrays that come beside the message
 Layout = list[tuple[Any, tuple[int, ...]]]
-
-_ALIGNMENT = 64
 
 
 class Worker:
@@ -89,11 +88,11 @@ def read(message: bytes | bytearray) -> tuple[tuple[Any, ...], Points | None]:
     head, layout = pickle.loads(memoryview(message)[4 : 4 + length])
     if layout is None:
         return head, None
-    offset, arrays = _aligned(4 + length), []
+    offset, arrays = aligned(4 + length), []
     for dtype, shape in layout:
         array: Array = np.ndarray(shape, np.dtype(dtype), message, offset)
         arrays.append(array)
-        offset = _aligned(offset + array.nbytes)
+        offset = aligned(offset + array.nbytes)
     return head, tuple(arrays)
 
 
@@ -111,11 +110,7 @@ def clock() -> float:
 
 
 def _padded(content: bytes) -> bytes:
-    return content + bytes(-len(content) % _ALIGNMENT)
-
-
-def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // _ALIGNMENT) * _ALIGNMENT
+    return content + bytes(-len(content) % ALIGNMENT)
 
 
 def fitted(started: float, finished: float, given: float, now: float) -> tuple[float, float]:

@@ -48,7 +48,7 @@ class Layouts:
 
 def size_of(layout: Layout) -> int:
     """Bytes that arrays of a layout take, each aligned."""
-    return sum(_aligned(_n_bytes(dtype, shape)) for dtype, shape in layout)
+    return sum(aligned(_n_bytes(dtype, shape)) for dtype, shape in layout)
 
 
 def look_into(buffer: mmap.mmap, offset: int, layout: Layout) -> Points:
@@ -56,7 +56,7 @@ def look_into(buffer: mmap.mmap, offset: int, layout: Layout) -> Points:
     arrays = []
     for dtype, shape in layout:
         arrays.append(np.ndarray(shape, dtype, buffer, offset))
-        offset += _aligned(_n_bytes(dtype, shape))
+        offset += aligned(_n_bytes(dtype, shape))
     return tuple(arrays)
 
 
@@ -81,13 +81,13 @@ class SharedBuffer:
         """The memory, its first bytes, so many, there to be written."""
         if n_bytes > self._taken:
             try:
-                self._lengthen(_aligned(n_bytes))
+                self._lengthen(aligned(n_bytes))
             except OSError as error:
                 raise WorkerError(
                     f"cannot get {n_bytes / 2**20:.0f} MiB of shared memory ({error.strerror}): use fewer workers or"
                     " tasks in flight, or a machine with more memory"
                 ) from error
-            self._taken = _aligned(n_bytes)
+            self._taken = aligned(n_bytes)
         return self.mapped(n_bytes)
 
     def mapped(self, n_bytes: int) -> mmap.mmap:
@@ -199,7 +199,8 @@ def _size_class(n_bytes: int) -> int:
     return -(-max(n_bytes, 1) // step) * step  # nothing takes a place, too: an empty file cannot be mapped
 
 
-def _aligned(n_bytes: int) -> int:
+def aligned(n_bytes: int) -> int:
+    """So many bytes, or the next number at which an array may begin."""
     return -(-n_bytes // ALIGNMENT) * ALIGNMENT
 
 
