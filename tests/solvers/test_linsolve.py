@@ -14,7 +14,7 @@ import scipy.sparse as sp
 import tardigrad as td
 from linear_systems import METRICS, inverse_of, make_metric
 from tardigrad.rules import row_action
-from tardigrad.solvers import linsolve
+from tardigrad.solvers import linear_stages
 from tardigrad.solvers.linear_choice import METHODS
 
 SOLVERS = METHODS[1:]
@@ -419,7 +419,7 @@ def test_ctrl_c_between_two_stages_gives_the_best_x(monkeypatch):
     def interrupted(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(linsolve, "probe_consistency", interrupted)
+    monkeypatch.setattr(linear_stages, "probe_consistency", interrupted)
     found = td.linsolve(A, b, engine=virtual())
     assert found.status is td.Status.INTERRUPTED
     assert found.residual_norm == pytest.approx(true_residual(A, b, found.x), rel=1e-9)
