@@ -20,7 +20,8 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.streams import Domain, Stream
 from tardigrad.core.task import Array, Points
-from tardigrad.engines.reads import BLOCK, ReadSequence, check_versions
+from tardigrad.engines.read_checks import check_versions
+from tardigrad.engines.reads import BLOCK, ReadSequence
 
 
 class KeptPoints:

@@ -31,6 +31,7 @@ from tardigrad.core.plain import Plain
 from tardigrad.core.streams import Domain, Rng, Stream
 from tardigrad.core.task import Array
 from tardigrad.core.validate import integer, number
+from tardigrad.engines.read_checks import as_array, check_versions, one_or_each
 
 #: updates drawn at a time, from one stream
 BLOCK = 1024
@@ -95,7 +96,7 @@ class ConstantDelay(ReadSequence):
     d: int | Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "d", _one_or_each(self.d, "ConstantDelay", lambda d, name: integer(d, name, low=0), np.int64))
+        object.__setattr__(self, "d", one_or_each(self.d, "ConstantDelay", lambda d, name: integer(d, name, low=0), np.int64))
 
     @property
     def replicas(self) -> int | None:
@@ -135,7 +136,7 @@ class UniformDelay(ReadSequence):
     c: float | Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "c", _one_or_each(self.c, "UniformDelay", lambda c, name: number(c, name, above=0, high=1)))
+        object.__setattr__(self, "c", one_or_each(self.c, "UniformDelay", lambda c, name: number(c, name, above=0, high=1)))
 
     @property
     def replicas(self) -> int | None:
@@ -182,7 +183,7 @@ class PowerDelay(ReadSequence):
     q: float | Array
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "q", _one_or_each(self.q, "PowerDelay", lambda q, name: number(q, name, above=0)))
+        object.__setattr__(self, "q", one_or_each(self.q, "PowerDelay", lambda q, name: number(q, name, above=0)))
 
     @property
     def replicas(self) -> int | None:
@@ -207,7 +208,7 @@ class GivenVersions(ReadSequence):
     """
 
     def __init__(self, table: Array) -> None:
-        given = _as_array(table)
+        given = as_array(table)
         if given.ndim not in (1, 2) or not given.size or given.dtype.kind not in "iu":
             found = f"{given.dtype}{given.shape}" if given.ndim else repr(table)
             shapes = "(updates,) or (updates, replicas)"
@@ -241,7 +242,7 @@ def tabulate(read: Read, seed: int, horizon: int) -> GivenVersions:
     rows: list[Array] = []
     for n in range(horizon):
         given = read(n, stream.at(n))
-        row = _as_array(given)
+        row = as_array(given)
         if row.dtype.kind not in "iu" or row.ndim > 1 or not row.size or (rows and row.shape != rows[0].shape):
             before = f", as for the updates before, {rows[0].shape}" if rows else ""
             raise InvalidInputError(
@@ -250,40 +251,6 @@ def tabulate(read: Read, seed: int, horizon: int) -> GivenVersions:
             )
         rows.append(row)
     return GivenVersions(np.stack(rows))
-
-
-def check_versions(versions: Any, updates: Array, replicas: int | None) -> Array:
-    """The versions that updates read, as int64, if there are so many, none negative and none in the future."""
-    wanted = (len(updates),) if replicas is None else (len(updates), replicas)
-    if not isinstance(versions, np.ndarray) or versions.dtype.kind not in "iu" or versions.shape != wanted:
-        found = f"{versions.dtype}{versions.shape}" if isinstance(versions, np.ndarray) else repr(versions)
-        raise InvalidInputError(f"the versions of {len(updates)} updates must be an array of integers {wanted}, not {found}")
-    numbers = updates if replicas is None else updates[:, np.newaxis]
-    bad = (versions < 0) | (versions > numbers)
-    if bad.any():
-        place = tuple(np.argwhere(bad)[0].tolist())
-        n, version = int(updates[place[0]]), int(versions[place])
-        who = f"update {n}" if replicas is None else f"update {n} of replica {place[1]}"
-        raise InvalidInputError(f"{who} cannot read version {version}: there are only versions 0 to {n} by then")
-    return versions.astype(np.int64, copy=False)
-
-
-def _one_or_each(value: Any, name: str, check: Callable[[Any, str], Any], dtype: Any = np.float64) -> Any:
-    """A checked number, or an array of one for each replica."""
-    array = _as_array(value)
-    if array.ndim == 0 and not array.dtype.hasobject:
-        return check(value, name)
-    if array.ndim != 1 or not array.size:
-        raise InvalidInputError(f"{name} must be a number or an array of one for each replica, not {value!r}")
-    return np.array([check(entry, f"{name}, replica {i},") for i, entry in enumerate(array.tolist())], dtype)
-
-
-def _as_array(value: Any) -> Array:
-    """An array; that of an object where there is none, as of rows of different lengths."""
-    try:
-        return np.asarray(value)
-    except ValueError:
-        return np.array(None)
 
 
 def _replicas(value: Any) -> int | None:
