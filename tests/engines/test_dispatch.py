@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tardigrad.core.task import Task
-from tardigrad.engines.dispatch import Dispatch, Kept
+from tardigrad.engines.dispatch import Dispatch, Job, Kept
 
 OPERATIONS = [
     "submit",
@@ -152,7 +152,7 @@ class Model:
 
     def check(self):
         dispatch, held = self.dispatch, Counter(id(job) for job in self.held())
-        lined = Counter(id(job) for line in dispatch._lines for job in line)
+        lined = Counter(id(job) for line in dispatch._lines for job in line.values())
         assert list(dispatch.jobs) == sorted(self.in_state("open") + self.in_state("answered"))
         readers = Counter()
         for task_id, job in self.jobs.items():
@@ -317,3 +317,20 @@ def test_a_worker_more_takes_from_the_shared_line():
 def test_of_workers_that_share_data_the_one_that_has_served_a_client_is_asked_first():
     dispatch = Dispatch(3, True, lambda kept: None)
     assert [list(dispatch.workers_for(Task(0, client))) for client in range(4)] == [[0, 1, 2], [1, 2, 0], [2, 0, 1], [0, 1, 2]]
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("order", [range(50), range(49, -1, -1)], ids=["oldest first", "newest first"])
+def test_a_cancelled_job_is_not_looked_for_in_its_line(monkeypatch, shared, order):
+    """Comparing it with all that wait took 8 s for 40000 tasks that were cancelled newest first."""
+    compared = []
+    monkeypatch.setattr(Job, "__eq__", lambda self, other: compared.append(other) or self is other)
+    dispatch, points = Dispatch(2, shared, lambda _: None), Kept(None)
+    for number in range(50):
+        dispatch.submit(Task(number, 0), 0, points, 0.0)
+    for number in order:
+        dispatch.cancel(number)
+    assert not compared
+    assert not dispatch.jobs
+    assert not any(dispatch._lines)
+    assert dispatch.take(0, 0.0) is None

@@ -12,7 +12,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,7 +63,8 @@ class Dispatch:
         self._drop = drop
         self.jobs: dict[int, Job] = {}  # open ones, in order of submission
         self.held: list[deque[Job]] = [deque() for _ in range(n_workers)]
-        self._lines: list[deque[Job]] = [deque() for _ in range(1 if shared else n_workers)]
+        # by task id, so that any job leaves its line at once, however many wait
+        self._lines: list[OrderedDict[int, Job]] = [OrderedDict() for _ in range(1 if shared else n_workers)]
         self._versions: dict[int, Kept] = {}
         self._stood_in: set[int] = set()  # workers whose lines others serve
         self._lent: dict[int, Job] = {}  # by line: the job that another worker has
@@ -88,7 +89,7 @@ class Dispatch:
         self._versions[version] = kept
         kept.readers += 1
         job = self.jobs[task.id] = Job(task, version, kept, now)
-        self._lines[self._number_of_line(task)].append(job)
+        self._lines[self._number_of_line(task)][task.id] = job
         return job
 
     def workers_for(self, task: Task) -> Sequence[int]:
@@ -118,25 +119,27 @@ class Dispatch:
     def _pick(self, worker: int) -> Job | None:
         if self.shared:
             line = self._lines[0]
-            if line and not line[0].parked and not line[0].holders:
-                return line.popleft()
-            for i, job in enumerate(line):
-                if not job.parked and job not in self.held[worker]:
-                    del line[i]
+            for job in line.values():
+                if self._may_begin(worker, job):
+                    del line[job.task.id]
                     return job
             return None
         for other in self._stood_in:
-            line = self._lines[other]
-            if other != worker and line and other not in self._lent and self._may_begin(worker, line[0]):
-                job = self._lent[other] = line.popleft()
-                return job
-        line = self._lines[worker]
-        if not line or worker in self._lent or not self._may_begin(worker, line[0]):
+            if other != worker and other not in self._lent and (head := self._head(other, worker)) is not None:
+                self._lent[other] = head
+                return head
+        return None if worker in self._lent else self._head(worker, worker)
+
+    def _head(self, number: int, worker: int) -> Job | None:
+        """The head of a line, taken from it, if a worker may begin it: it is not parked, and not one that it has already."""
+        line = self._lines[number]
+        job = next(iter(line.values()), None)
+        if job is None or not self._may_begin(worker, job):
             return None
-        return line.popleft()
+        del line[job.task.id]
+        return job
 
     def _may_begin(self, worker: int, job: Job) -> bool:
-        """Whether a worker may take a job: not one that it has already and that was offered to others."""
         return not (job.parked or (job.holders and job in self.held[worker]))
 
     def answered(self, worker: int, task_id: int, now: float) -> Job | None:
@@ -151,7 +154,7 @@ class Dispatch:
             return None
         job.answered = True
         if job.lined:  # it was about to be given to another
-            self._lines[line].remove(job)
+            del self._lines[line][task_id]
             job.lined = False
         return job
 
@@ -183,8 +186,8 @@ class Dispatch:
             self._release(job)
             return None
         if not job.lined:
-            self._lines[line].appendleft(job)
-            job.lined = job.parked = True
+            self._put_first(job)
+            job.parked = True
         return job
 
     def cancel(self, task_id: int) -> None:
@@ -194,7 +197,7 @@ class Dispatch:
             return
         job.open = False
         if job.lined:
-            self._lines[self._number_of_line(job.task)].remove(job)
+            del self._lines[self._number_of_line(job.task)][task_id]
             job.lined = False
         self._release(job)
 
@@ -205,8 +208,7 @@ class Dispatch:
             if worker != line and self._lent.get(line) is job:  # it stood in itself
                 del self._lent[line]
             if job.open and not job.answered and not job.lined:
-                self._lines[line].appendleft(job)
-                job.lined = True
+                self._put_first(job)
         if not self.shared:
             self._stood_in.add(worker)
 
@@ -221,6 +223,13 @@ class Dispatch:
             return None
         job = self._told[worker] = held[0]
         return job
+
+    def _put_first(self, job: Job) -> None:
+        """Put a job at the head of its line."""
+        line = self._lines[self._number_of_line(job.task)]
+        line[job.task.id] = job
+        line.move_to_end(job.task.id, last=False)
+        job.lined = True
 
     def _number_of_line(self, task: Task) -> int:
         return 0 if self.shared else task.client % len(self._lines)
