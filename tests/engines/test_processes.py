@@ -709,6 +709,59 @@ def test_a_dead_worker_is_noticed_although_its_line_is_kept_open(tmp_path):
     assert len(set(result.trace["task"].tolist())) == len(result.trace) == 200
 
 
+@pytest.fixture
+def ctrl_c():
+    """As at a terminal: in the background the signal may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+class PressOnce(td.Observer):
+    """Ctrl-C: the run is to end."""
+
+    every = 10
+
+    def observe(self, moment):
+        if moment.version == 10:
+            signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_while_workers_are_ended_leaves_none_behind(monkeypatch):
+    engine, discard, processes = td.Processes(2), td.Processes._discard, []
+
+    def pressed(self, worker):
+        processes.append(worker.process)
+        signal.raise_signal(signal.SIGINT)
+        return discard(self, worker)
+
+    monkeypatch.setattr(td.Processes, "_discard", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        run(engine=engine, observers=PressOnce())
+    assert len(processes) == 2
+    assert None not in [process.poll() for process in processes]
+    assert not engine.pids
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_a_second_ctrl_c_while_workers_are_started_leaves_none_behind(monkeypatch):
+    engine, spawn, processes = td.Processes(2), td.Processes._spawn, []
+
+    def pressed(self, number):
+        worker = spawn(self, number)
+        processes.append(worker.process)
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+        return worker
+
+    monkeypatch.setattr(td.Processes, "_spawn", pressed)
+    with pytest.raises(KeyboardInterrupt):
+        run(engine=engine)
+    [process] = processes
+    assert process.poll() is not None
+
+
 def test_an_engine_whose_close_was_interrupted_runs_again(monkeypatch):
     engine, discard = td.Processes(2), td.Processes._discard
 

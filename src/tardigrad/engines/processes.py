@@ -29,6 +29,7 @@ from tardigrad.core.task import Array, Points
 from tardigrad.core.timing import Timing
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job, Kept
+from tardigrad.engines.interrupts import held_back
 from tardigrad.engines.process_start import IN_WORKER, WorkerProcess, how_it_ended
 from tardigrad.engines.process_wire import ANSWER, READY, REPLY, TASK, receive, send, write_setup
 from tardigrad.engines.real import PATIENCE, START_TIMEOUT, RealEngine, pickled
@@ -132,7 +133,8 @@ class Processes(RealEngine):
         self._starts = [0] * n_workers
         self._looked_for_dead = time.monotonic()
         for number in range(n_workers):
-            self._pool.append(self._spawn(number))
+            with held_back():  # a process that is in no list is never ended
+                self._pool.append(self._spawn(number))
         deadline = time.monotonic() + START_TIMEOUT
         while not all(self._free):
             self._listen(PATIENCE)
@@ -233,7 +235,8 @@ class Processes(RealEngine):
     def _replace(self, worker: WorkerProcess) -> None:
         """A worker has died: start another in its place and report what it held."""
         self._has_died(worker.number, how_it_ended(self._discard(worker)))
-        self._pool[worker.number] = self._spawn(worker.number)
+        with held_back():
+            self._pool[worker.number] = self._spawn(worker.number)
 
     def _discard(self, worker: WorkerProcess) -> int:
         """End a worker's process and connection; its exit code."""
@@ -242,11 +245,12 @@ class Processes(RealEngine):
         return worker.end()
 
     def close(self) -> None:
-        for worker in self._pool:
-            worker.process.kill()  # workers hold nothing that is not kept here
-        while self._pool:
-            self._discard(self._pool[-1])  # may be interrupted: what is left then is ended by the next `open` or `close`
-            self._pool.pop()
-        while self._buffers:
-            self._buffers.pop().close()
+        with held_back():  # a second Ctrl-C would leave workers behind
+            for worker in self._pool:
+                worker.process.kill()  # workers hold nothing that is not kept here
+            while self._pool:
+                self._discard(self._pool[-1])
+                self._pool.pop()
+            while self._buffers:
+                self._buffers.pop().close()
         self._forget()  # arrays that look into shared memory keep a descriptor of it

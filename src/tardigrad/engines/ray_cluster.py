@@ -26,6 +26,7 @@ from tardigrad.core.timing import Timing
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Job
+from tardigrad.engines.interrupts import held_back
 from tardigrad.engines.ray_actors import Actor, Call, Calls, actor_class
 from tardigrad.engines.ray_session import Session, check_address, find
 from tardigrad.engines.ray_worker import ANSWER, LARGE, Layout, fitted, host, in_brief, packed, parcel, read
@@ -262,13 +263,14 @@ class RayCluster(RealEngine):
             self._actors.append(self._spawn(number))
 
     def close(self) -> None:
-        while self._actors:
-            self._discard(self._actors.pop())
-        self._setup = self._make = None
+        with held_back():  # a second Ctrl-C would leave actors behind, or a cluster
+            while self._actors:
+                self._discard(self._actors.pop())
+            self._setup = self._make = None
+            if self._session is not None:
+                self._session.close()
+                self._session = None
         self._forget()
-        if self._session is not None:
-            self._session.close()
-            self._session = None
 
 
 def need_ray() -> Any:
