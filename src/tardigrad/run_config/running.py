@@ -19,13 +19,14 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.drive import Setup, execute, set_up
+from tardigrad.core.drive import execute, set_up
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.files import HEADER
 from tardigrad.core.observers import Observer, Progress
 from tardigrad.core.plain import encode
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
+from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, limits
 from tardigrad.core.watch import Watch
 from tardigrad.run_config.compare import Compared, as_text, compare, for_json
