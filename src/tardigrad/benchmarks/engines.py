@@ -25,6 +25,7 @@ from tardigrad.benchmarks.harness import Row, quiet, rates_in_turn
 from tardigrad.benchmarks.simulator import STEP, Identity, finished, rate
 from tardigrad.core.drive import run
 from tardigrad.core.engine import Engine
+from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.stopping import MaxSeconds, MaxUpdates
@@ -66,7 +67,7 @@ def rows() -> Iterator[Row]:
     if has_ray:
         from tardigrad.engines.ray_cluster import RayCluster
 
-        yield from deaths(RayCluster("local", WORKERS), 5.0, seconds=12.0, every=2.0)
+        yield from deaths(RayCluster("local", WORKERS), 5.0, kills=5, every=2.0)
     yield from predictions()
 
 
@@ -119,38 +120,56 @@ def lock_free(dim: int, n_updates: int) -> Iterator[Row]:
         yield Row(f"{name}, each", mine[n] / n, "updates/s", "NumPy loop on one thread", plain[1])
 
 
-def deaths(engine: Processes | RayCluster, allowed: float, seconds: float = 6.0, every: float = 0.5) -> Iterator[Row]:
+class Over(Observer):
+    """Ends a run when an event is set."""
+
+    every = 100
+
+    def __init__(self, over: threading.Event) -> None:
+        self.over = over
+
+    def observe(self, moment: Moment) -> str | None:
+        return "all were killed" if self.over.is_set() else None
+
+
+def deaths(engine: Processes | RayCluster, allowed: float, kills: int = 10, every: float = 0.5) -> Iterator[Row]:
     """Workers killed at full rate: when that is noticed, when they are replaced, whether all updates are there."""
     killed: list[float] = []
     over = threading.Event()
 
     def kill() -> None:
-        turn = 0
-        while not over.wait(every) and engine.now() < seconds - every:  # so that all can be noticed
-            pids = engine.pids
-            if len(pids) == WORKERS and pids[turn % WORKERS]:
+        while len(killed) < kills and not over.wait(every):
+            pid = engine.pids[len(killed) % WORKERS] if len(engine.pids) == WORKERS else None
+            if pid and len(_times(engine, "replaced")) == len(killed):  # one at a time
                 now = engine.now()
-                os.kill(pids[turn % WORKERS], signal.SIGKILL)
+                os.kill(pid, signal.SIGKILL)
                 killed.append(now)
-                turn += 1
+        while len(_times(engine, "replaced")) < len(killed) and not over.wait(every):
+            pass
+        over.set()
 
     killer = threading.Thread(target=kill)
     killer.start()
     try:
         with quiet():
-            result = finished(run(AsyncSGD(STEP), Identity(WORKERS, 1000), engine, stop=MaxSeconds(seconds)))
+            stop, observer = MaxSeconds(60.0), Over(over)
+            result = finished(run(AsyncSGD(STEP), Identity(WORKERS, 1000), engine, stop=stop, observers=[observer]))
     finally:
         over.set()
         killer.join()
     name = type(engine).__name__
-    noticed = [i["seconds"] for i in result.incidents if i["kind"] == "died"]
-    replaced = [i["seconds"] for i in result.incidents if i["kind"] == "replaced"]
+    noticed, replaced = _times(result, "died"), _times(result, "replaced")
     delays = [seen - then for then, seen in zip(killed, noticed, strict=False)]
     spans = [back - then for then, back in zip(killed, replaced, strict=False)]
     yield Row(f"{name}: a killed worker is noticed, slowest", max(delays), "s", "allowed", 0.05)
     yield Row(f"{name}: a killed worker is replaced, slowest", max(spans), "s", "allowed", allowed)
     yield Row(f"{name}: kills that were noticed", len(noticed), "kills", "kills", len(killed))
     yield Row(f"{name}: tasks applied once", *counted(result))
+
+
+def _times(of: Processes | RayCluster | Result, kind: str) -> list[float]:
+    """Seconds of the incidents of a kind."""
+    return [incident["seconds"] for incident in of.incidents if incident["kind"] == kind]
 
 
 def counted(result: Result) -> tuple[float, str, str, float]:
