@@ -93,13 +93,13 @@ class Builder:
         self, takes: Mapping[str, Parameter], name: str, table: Mapping[str, Any], place: Place, given: Mapping[str, Any]
     ) -> None:
         """Only keys that there are, each once, and none that is needed missing."""
-        listed = f"{name} takes {', '.join(takes) or 'no other keys'}"
+        listed = f"{name} takes {', '.join(key for key in takes if key not in given) or 'no keys'}"
         for key in table:
             if key not in takes:
                 where = self.elsewhere(key, str(place.keys[0]) if place.keys else "")
                 raise place.error(f"has no key {key!r}: {where or nearest(key, takes)}{listed}")
             if key in given:
-                raise place.error(f"gives {key!r}, which is given by [{key}] too: remove one of them")
+                raise place.error(f"gives {key!r}, which a section of its own gives too: remove one of them")
         for key, parameter in takes.items():
             if parameter.required and key not in table and key not in given:
                 raise place.error(f"lacks {key!r}: {listed}")
@@ -112,6 +112,8 @@ class Builder:
         if isinstance(value, list):
             return [self.value(item, parameter, place / i, folder) for i, item in enumerate(value)]
         if isinstance(value, str):
+            if parameter.name in DATA and not REFERENCE.fullmatch(value):
+                return self.data(value, place)  # an error that says how
             return self._text(value, takes, place, folder)
         complaint = takes.complaint(value)
         if complaint:
@@ -129,11 +131,11 @@ class Builder:
     def data(self, table: Any, place: Place) -> Any:
         """Rows and targets, as a [data] table says."""
         if not isinstance(table, Mapping):
-            raise place.error(f'must be a table such as {{ name = "digits" }}, not {table!r}')
+            raise place.error_of_value(f'must be a table such as {{ name = "digits" }}, not {table!r}')
         ways = [key for key in SOURCES if key in table]
         if not ways:
             known = sorted({key for source in SOURCES.values() for key in parameters(source)})
-            hint = next((found for key in table if (found := nearest(key, known))), "")
+            hint = next((found for key in table if key not in known and (found := nearest(key, known))), "")
             raise place.error(f"does not say where the data are: {hint}give one of {', '.join(SOURCES)}, not {_listed(table)}")
         if len(ways) > 1:
             raise place.error(f"says more than once where the data are: give one of {', '.join(ways)}")
@@ -159,10 +161,14 @@ class Builder:
             names = " or ".join(base.__name__ for base in takes.bases)
             kinds = self.kinds.names(takes.bases)
             kind = value if value in kinds else kinds[0] if kinds else "..."
-            others = f", a number{' or an array' * takes.array}" if float in takes.scalars else ""
-            hint = f" ({nearest(value, takes.literals)}{', '.join(map(repr, takes.literals))})" if takes.literals else ""
+            others = f"a number{', an array' * takes.array} or " if float in takes.scalars else ""
+            hint = (
+                f" ({nearest(value, takes.literals).rstrip() or 'or ' + ', '.join(map(repr, takes.literals))})"
+                if takes.literals
+                else ""
+            )
             raise place.error_of_value(
-                f'must be a table with a kind of {names}, such as {{ kind = "{kind}", ... }}{others}, not {value!r}{hint}'
+                f'must be {others}a table with a kind of {names}, such as {{ kind = "{kind}", ... }}, not {value!r}{hint}'
             )
         complaint = takes.complaint(value)
         if complaint:

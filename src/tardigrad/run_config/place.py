@@ -74,7 +74,8 @@ class Place:
 def nearest(name: object, known: Iterable[object]) -> str:
     """Which of the known names was probably meant: "did you mean 'step'? ", or nothing."""
     names = {str(other).lower(): str(other) for other in known}
-    found = difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.6)
+    begun = [other for other in names if len(str(name)) > 2 and other.startswith(str(name).lower())]
+    found = begun or difflib.get_close_matches(str(name).lower(), names, n=1, cutoff=0.65)
     return f"did you mean {names[found[0]]!r}? " if found else ""
 
 

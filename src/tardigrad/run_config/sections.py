@@ -8,12 +8,11 @@ Rules of this file:
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tardigrad.core import drive, stopping
+from tardigrad.core import drive
 from tardigrad.core.checkpoint import Checkpoint
 from tardigrad.core.engine import Engine
 from tardigrad.core.observers import Observer
@@ -25,8 +24,9 @@ from tardigrad.problems.partition import Partition
 from tardigrad.run_config.builder import Builder
 from tardigrad.run_config.kinds import Kinds
 from tardigrad.run_config.own_code import import_all, where_is
-from tardigrad.run_config.place import Place, nearest
+from tardigrad.run_config.place import Place, located, nearest
 from tardigrad.run_config.signatures import Parameter, parameters
+from tardigrad.run_config.stops import STOPS, stop_of
 from tardigrad.run_config.text import RunFile
 
 #: what each section is for; those that a run cannot do without end with an example
@@ -43,12 +43,6 @@ SECTIONS = {
 }
 _NEEDED = ("problem", "rule", "engine")
 _SECTIONED = {"rule", "problem", "engine", "stop", "observers", "checkpoint"}
-#: conditions by their keys in [stop]
-STOPS = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower(): value
-    for name, value in vars(stopping).items()
-    if isinstance(value, type) and issubclass(value, Stop) and value not in (Stop, stopping.AnyOf)
-}
 
 
 class Sections:
@@ -68,41 +62,41 @@ class Sections:
         self.settings: dict[str, Parameter] = {
             name: taken for name, taken in parameters(drive.run).items() if name not in _SECTIONED
         }
-        self._check_top()
         here = Path.cwd()
         own = self._imports()
-        with_place = [*import_all(own, run_file.folder), *import_all(imports, here)]
+        with located(f"{run_file.name}: import"):
+            modules = import_all(own, run_file.folder)
+        modules += import_all(imports, here)
         self.imports = [*(where_is(module, run_file.folder) for module in own), *(where_is(module, here) for module in imports)]
-        self.builder = Builder(run_file.folder, Kinds(with_place), self._elsewhere)
+        self.builder = Builder(run_file.folder, Kinds(modules), self._elsewhere)
+        self._check_top()
 
     def problem(self) -> Problem:
         """The problem, with [data] and [partition]."""
-        table = self._section("problem")
-        place = self.place / "problem"
-        takes: Mapping[str, Any] = {}
-        if isinstance(table, Mapping) and "kind" in table:
-            takes = parameters(self.builder.kinds.maker(table["kind"], (Problem,), place))
+        table, takes = self._takes("problem", Problem)
         given = self._data(table, takes)
         if "partition" in self.table:
-            self._wanted("partition", "partition" in takes, "problem", table, "its keys say among how many clients")
+            self._wanted("partition", "partition" in takes, "problem", table)
             given["partition"] = self.builder.object(self.table["partition"], (Partition,), self.place / "partition")
-        found: Problem = self.builder.object(table, (Problem,), place, given)
+        found: Problem = self.builder.object(table, (Problem,), self.place / "problem", given)
         return found
 
-    def _data(self, table: Any, takes: Mapping[str, Any]) -> dict[str, Any]:
+    def _data(self, table: Mapping[str, Any], takes: Mapping[str, Parameter]) -> dict[str, Any]:
         """What [data] gives the problem: a data set, or its rows and targets."""
         whole = next((name for name in ("data", "client_data") if name in takes), None)
         pair = next((pair for pair in (("X", "y"), ("A", "b")) if {*pair} <= {*takes}), None)
         if "data" not in self.table:
-            if whole is not None and whole not in table and takes[whole].required:
-                raise self.place.lacking("data", f'{SECTIONS["data"]} for {table["kind"]}, such as name = "digits"')
+            wanted = [whole] if whole is not None and takes[whole].required else list(pair or ())
+            if wanted and not {*wanted} & {*table}:
+                instead = "" if whole else f", or {' and '.join(wanted)} in [problem]"
+                raise self.place.lacking("data", f'{SECTIONS["data"]} for {table["kind"]}, such as name = "digits"{instead}')
             return {}
-        self._wanted("data", whole is not None or pair is not None, "problem", table, "nothing is given to it")
+        self._wanted("data", whole is not None or pair is not None, "problem", table)
         found = self.builder.data(self.table["data"], self.place / "data")
         if whole is not None:
             return {whole: found}
         assert pair is not None
-        X, y = found if isinstance(found, tuple) else (found.X, found.y)
+        X, y = found if isinstance(found, (tuple, list)) else (found.X, found.y)
         return dict(zip(pair, (X, y), strict=True))
 
     def rule(self) -> Rule[Any]:
@@ -112,41 +106,23 @@ class Sections:
 
     def engine(self) -> Engine:
         """The engine, with [timing]."""
-        table, place = self._section("engine"), self.place / "engine"
+        table, takes = self._takes("engine", Engine)
         given: dict[str, Any] = {}
-        takes: Mapping[str, Any] = {}
-        if isinstance(table, Mapping) and "kind" in table:
-            takes = parameters(self.builder.kinds.maker(table["kind"], (Engine,), place))
         if "timing" in self.table:
-            self._wanted("timing", "timing" in takes, "engine", table, "it has no clock to set")
+            self._wanted("timing", "timing" in takes, "engine", table)
             given["timing"] = self.builder.object(self.table["timing"], (Timing,), self.place / "timing")
         elif "timing" in takes and takes["timing"].required and "timing" not in table:
             raise self.place.lacking("timing", f'{SECTIONS["timing"]} on {table["kind"]}, such as kind = "Exponential"')
-        found: Engine = self.builder.object(table, (Engine,), place, given)
+        found: Engine = self.builder.object(table, (Engine,), self.place / "engine", given)
         return found
 
     def stop(self, engine: Engine) -> Stop | None:
         """All conditions of [stop] joined: the first that holds ends the run."""
-        table, place = self.table.get("stop"), self.place / "stop"
-        if not table:
-            if engine.ends_by_itself and table is None:
+        if "stop" not in self.table:
+            if engine.ends_by_itself:
                 return None
             raise self.place.lacking("stop", f"{SECTIONS['stop']}, or another of {', '.join(STOPS)}")
-        if not isinstance(table, Mapping):
-            raise place.error(f"must be a table, such as max_updates = 1000, not {table!r}")
-        parts: list[Stop] = []
-        for key, value in table.items():
-            if key not in STOPS:
-                hint = self._elsewhere(key, "stop") or nearest(key, STOPS)
-                raise place.error(f"has no key {key!r}: {hint}it takes {', '.join(STOPS)}, and ends at the first that holds")
-            for i, item in enumerate(value if isinstance(value, list) else [value]):
-                where = place / key / i if isinstance(value, list) else place / key
-                names = list(parameters(STOPS[key]))
-                single = {names[0]: item} if len(names) == 1 and not isinstance(item, Mapping) else item
-                if not isinstance(single, Mapping):
-                    raise where.error_of_value(f"must be a table of {', '.join(names)}, not {item!r}")
-                parts.append(self.builder.call(STOPS[key], key, single, where, {}))
-        return parts[0] if len(parts) == 1 else stopping.AnyOf(tuple(parts))
+        return stop_of(self.table["stop"], self.builder, self.place / "stop")
 
     def checkpoint(self, folder: Path) -> Checkpoint:
         """How often the run in this folder is saved."""
@@ -156,7 +132,9 @@ class Sections:
         for key in ("folder", "overwrite"):
             if key in table:
                 raise place.error(f"has no key {key!r}: the run's folder is said by --out, and no run replaces another")
-        found: Checkpoint = self.builder.call(Checkpoint, "checkpoint", table, place, {"folder": str(folder)})
+        found: Checkpoint = self.builder.call(
+            Checkpoint, "checkpoint", table, place, {"folder": str(folder), "overwrite": False}
+        )
         return found
 
     def observers(self, folder: Path) -> list[Observer]:
@@ -164,10 +142,7 @@ class Sections:
         tables, place = self.table.get("observers", []), self.place / "observers"
         if not isinstance(tables, list):
             raise place.error("must be a list: write [[observers]], with two brackets, above each of them")
-        return [
-            self.builder.object(table, (Observer,), place / i if len(tables) > 1 else place, folder=folder)
-            for i, table in enumerate(tables)
-        ]
+        return [self.builder.object(table, (Observer,), place / i, folder=folder) for i, table in enumerate(tables)]
 
     def others(self) -> dict[str, Any]:
         """The top-level keys: seed, concurrency, ..."""
@@ -176,6 +151,13 @@ class Sections:
             for name, taken in self.settings.items()
             if name in self.table
         }
+
+    def _takes(self, section: str, base: type) -> tuple[Mapping[str, Any], Mapping[str, Parameter]]:
+        """A section that stands for an object, and what its kind takes."""
+        table, place = self._section(section), self.place / section
+        if not isinstance(table, Mapping) or "kind" not in table:
+            self.builder.object(table, (base,), place)  # an error that says what there is
+        return table, parameters(self.builder.kinds.maker(table["kind"], (base,), place))
 
     def _section(self, name: str) -> Any:
         if name not in self.table:
@@ -188,10 +170,9 @@ class Sections:
         for key, value in self.table.items():
             if key not in known:
                 what = f"section [{key}]" if isinstance(value, (Mapping, list)) else f"key {key!r} at the top level"
-                near = nearest(key, known)
-                where = "" if near else self._elsewhere(key, "")
+                where = self._elsewhere(key, "") or nearest(key, known)
                 raise self.place.error(
-                    f"there is no {what}: {where or near}sections are {', '.join(SECTIONS)}; keys above them are"
+                    f"there is no {what}: {where}sections are {', '.join(SECTIONS)}; keys above them are"
                     f" {', '.join([*self.settings, 'import'])}"
                 )
         for name in _NEEDED:
@@ -204,10 +185,11 @@ class Sections:
             raise (self.place / "import").error_of_value(f'must be a list of files or modules, ["my_rule.py"], not {given!r}')
         return names
 
-    def _wanted(self, section: str, wanted: bool, owner: str, table: Any, why: str) -> None:
-        if not wanted and isinstance(table, Mapping) and "kind" in table:
+    def _wanted(self, section: str, wanted: bool, owner: str, table: Mapping[str, Any]) -> None:
+        """An error about a section that nothing takes."""
+        if not wanted:
             raise (self.place / section).error(
-                f"is of no use: {table['kind']} of [{owner}] takes none, {why}; remove the section"
+                f"is of no use: {table['kind']} in [{owner}] takes no {section}; remove the section"
             )
 
     def _elsewhere(self, key: str, table: str) -> str:

@@ -115,7 +115,7 @@ def _set(document: Any, setting: str) -> None:
     try:
         _put(document, keys, parsed)
     except (TypeError, IndexError, KeyError, AttributeError, tomlkit.exceptions.TOMLKitError) as error:
-        raise InvalidInputError(f"--set {setting}: there is no such place in the file ({error!r})") from error
+        raise InvalidInputError(f"--set {setting}: there is no such place in the file") from error
 
 
 def _put(document: Any, keys: Iterable[str | int], value: Any) -> None:
