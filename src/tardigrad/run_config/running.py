@@ -217,7 +217,10 @@ def _check_plain(value: Any, where: str) -> None:
     try:
         encode(value, {})
     except TypeError as error:
-        raise InvalidInputError(f"{where} cannot be saved with the run: {error}") from error
+        raise InvalidInputError(
+            f"{where} cannot be saved with the run ({error}): instead of a function, give a class of your own with fields(),"
+            ' in a file that is imported, import = ["my_set.py"]'
+        ) from error
 
 
 def _after(result: Result, folder: Path, runs_code: bool) -> list[str]:

@@ -71,13 +71,13 @@ class Takes:
 
     def complaint(self, value: Any) -> str:
         """What a scalar should have been; empty where it may be what it is."""
-        if self.literals and value not in self.literals and not (self.anything or type(value) in self.scalars):
-            others = [_SCALARS[kind] for kind in _SCALARS if kind in self.scalars]
-            return " or ".join([", ".join(map(repr, self.literals)), *others])
-        mixed = self.bases or self.literals or self.array or self.function or self.path or self.trace or self.anything
-        if mixed or not self.scalars or type(value) in self.scalars or (type(value) is int and float in self.scalars):
+        others = self.bases or self.array or self.function or self.path or self.trace or self.anything
+        known = self.literals or self.scalars
+        fits = type(value) in self.scalars or (type(value) is int and float in self.scalars) or value in self.literals
+        if fits or self.anything or not known or (others and not self.literals):
             return ""
-        return " or ".join(_SCALARS[kind] for kind in _SCALARS if kind in self.scalars)
+        scalars = [name for kind, name in _SCALARS.items() if kind in self.scalars]
+        return " or ".join([*([" or ".join(map(repr, self.literals))] if self.literals else []), *scalars])
 
 
 @dataclass(frozen=True)
