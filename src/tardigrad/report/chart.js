@@ -1,6 +1,6 @@
 // Curves and histograms: SVG, so that colours follow the screen's and print well.
 
-const MARGIN = { left: 68, right: 14, top: 10, bottom: 44 };
+const MARGIN = { left: 68, right: 26, top: 10, bottom: 44 };
 
 /**
  * Draw a chart in `element`, and let it be zoomed along its horizontal axis; the vertical one follows what is seen.
@@ -22,7 +22,7 @@ function chart(element, spec) {
   const onY = (value) => (value === null ? NaN : spec.y.log ? (value > 0 ? Math.log10(value) : NaN) : value);
 
   function extent() {
-    if (spec.bars) return [0, spec.x.labels.length];
+    if (spec.bars) return [0, Math.max(spec.x.labels.length, 6)];
     const all = spec.lines.flatMap((line) => line.x.map(onX)).filter(Number.isFinite);
     const low = all.reduce((a, b) => Math.min(a, b), Infinity), high = all.reduce((a, b) => Math.max(a, b), -Infinity);
     return all.length ? (high > low ? [low, high] : [low - 0.5, high + 0.5]) : [0, 1];
@@ -43,6 +43,7 @@ function chart(element, spec) {
     let low = good.reduce((a, b) => Math.min(a, b)), high = good.reduce((a, b) => Math.max(a, b));
     if (spec.zero && !spec.y.log) low = Math.min(low, 0);
     if (spec.bars && spec.y.log) low = Math.floor(low) - 0.3;
+    if (spec.zero && high === low) high = low + 1;
     const pad = (high - low || Math.abs(high) || 1) * 0.06;
     return [spec.zero && low === 0 ? 0 : low - pad, high + pad];
   }
@@ -83,7 +84,7 @@ function chart(element, spec) {
     }
     for (const [at, text] of marks) {
       if (!spec.x.labels) root.append(svg('line', { class: 'grid', x1: sx(at), x2: sx(at), y1: MARGIN.top, y2: base }));
-      root.append(label(text, { x: Math.min(sx(at), width - 12), y: base + 17, 'text-anchor': 'middle' }));
+      root.append(label(text, { x: sx(at), y: base + 17, 'text-anchor': 'middle' }));
     }
     root.append(svg('line', { class: 'axis', x1: MARGIN.left, x2: MARGIN.left + inner.width, y1: base, y2: base }));
     root.append(label(spec.x.label, { x: MARGIN.left + inner.width / 2, y: height - 6, 'text-anchor': 'middle' }));

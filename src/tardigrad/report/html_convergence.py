@@ -62,7 +62,7 @@ def section(runs: Sequence[ReportedRun]) -> Section:
         )
     )
     html = notes(remarks) + '<div class="controls" data-controls="convergence"></div>' + f'<div class="two">{plots}</div>'
-    return Section("convergence", "Convergence", html + _table(runs, found, names), {"convergence": data})
+    return Section("convergence", "Convergence", html + _table(lines, names), {"convergence": data})
 
 
 def curves_of(run: ReportedRun) -> Curves:
@@ -180,19 +180,19 @@ def rounded(values: Array) -> list[float]:
     return [float(f"{value:.6g}") for value in np.asarray(values, float).tolist()]
 
 
-def _table(runs: Sequence[ReportedRun], found: Sequence[Curves], names: Sequence[str]) -> str:
+def _table(lines: Sequence[dict[str, Any]], names: Sequence[str]) -> str:
     rows = []
     for name in names:
-        for place, (run, curves) in enumerate(zip(runs, found, strict=True)):
-            if name in curves.values:
-                middle = np.median(curves.values[name].reshape(len(curves.values[name]), -1), axis=1)
-                rows.append((name, swatch(place, run.name), *(number(float(v)) for v in _ends(middle)), number(len(middle))))
+        for line in lines:
+            if name in line["values"]:
+                middle = np.array(line["values"][name]["mid"])
+                rows.append((name, swatch(line["series"], line["name"]), *map(number, _ends(middle)), number(len(middle))))
     heads = ["measure", "run", "first", "last", "smallest", "largest", "snapshots"]
-    caption = "The measures at the first and the last snapshot (of replicas and sweeps the median)"
-    return table(heads, rows, caption, "ttnnnnn")
+    return table(heads, rows, "The measures at the first and the last snapshot (of replicas the median)", "ttnnnnn")
 
 
 def _ends(values: Array) -> tuple[float, float, float, float]:
     finite = values[np.isfinite(values)]
     nan = float("nan")
-    return values[0], values[-1], finite.min() if len(finite) else nan, finite.max() if len(finite) else nan
+    low, high = (float(finite.min()), float(finite.max())) if len(finite) else (nan, nan)
+    return float(values[0]), float(values[-1]), low, high

@@ -46,17 +46,18 @@ def section(runs: Sequence[ReportedRun]) -> Section:
     keys.sort(key=lambda key: PARTS.index(key[0]))
     if len(runs) == 1:
         only = [
-            (key[0], key[1], Html(f"<code>{escape(row.value)}</code>"), _badge(row.source)) for key, row in columns[0].items()
+            (_part(place, [*columns[0]]), key[1], Html(f"<code>{escape(row.value)}</code>"), _badge(row.source))
+            for place, (key, row) in enumerate(columns[0].items())
         ]
         shown = table(["part", "name", "value", "source"], only, "Parameters, and where each came from")
         return Section("parameters", "Parameters", shown)
     rows: list[Sequence[Any]] = []
-    for key in keys:
+    for place, key in enumerate(keys):
         found = [column.get(key) for column in columns]
         differ = len({None if row is None else row.value for row in found}) > 1
         cells = [Html(NOTHING) if row is None else _value_and_source(row) for row in found]
         mark = Html('<span class="differs" title="the runs differ here">≠</span>' if differ else "")
-        rows.append((key[0], key[1], mark, *cells))
+        rows.append((_part(place, keys), key[1], mark, *cells))
     heads = ["part", "name", "differ", *(swatch(place, run.name) for place, run in enumerate(runs))]
     caption = "Parameters, and where each came from; where runs differ there is a ≠"
     return Section("parameters", "Parameters", table(heads, rows, caption))
@@ -111,8 +112,8 @@ def _object(part: str, value: Plain | None, nothing: str) -> Iterator[Row]:
         yield Row(part, "clients, dim, dtype", f"{value.n_clients}, {value.dim}, {np.dtype(value.dtype)}", "data")
     defaults = _defaults(value)
     for name, field in fields.items():
-        source = "default" if name in defaults and _equal(field, defaults[name]) else "user"
-        yield Row(part, name, described(field), source)
+        usual = name in defaults and (_equal(field, defaults[name]) or _comes_by_itself(value, name, defaults[name]))
+        yield Row(part, name, described(field), "default" if usual else "user")
 
 
 def _constants(problem: Problem | None) -> Iterator[Row]:
@@ -189,14 +190,31 @@ def _cut(words: str) -> str:
 
 def _defaults(value: object) -> dict[str, Any]:
     """What a class's constructor takes where nothing is given."""
-    found = inspect.signature(type(value)).parameters.values()
-    return {one.name: one.default for one in found if one.default is not inspect.Parameter.empty}
+    found: dict[str, Any] = {}
+    for cls in type(value).__mro__:
+        taken = inspect.signature(cls).parameters.values()
+        found = {one.name: one.default for one in taken if one.default is not inspect.Parameter.empty} | found
+        if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
+            break  # else the rest goes to the class above
+    return found
 
 
 def _equal(value: Any, default: Any) -> bool:
     """Whether a value is the default: 0 and 0.0 are alike."""
     plain = (bool, int, float, str)
     return same_bits(value, default) or (isinstance(value, plain) and isinstance(default, plain) and value == default)
+
+
+def _comes_by_itself(value: Plain, name: str, default: Any) -> bool:
+    """Whether an argument that is None by default, which a constructor turned into something else, was left out."""
+    fields = value.fields()
+    if default is not None or _size(fields) > CHEAP:
+        return False
+    try:
+        again = type(value)(**{key: field for key, field in fields.items() if key != name})
+        return same_bits(again.fields()[name], fields[name])
+    except Exception:  # the constructor of a user's class may do anything; then it was given
+        return False
 
 
 def _size(value: Any) -> int:
@@ -213,6 +231,12 @@ def _size(value: Any) -> int:
     if isinstance(value, dict):
         return _size(list(value.values()))
     return sum(map(_size, value)) if isinstance(value, (list, tuple)) else 0
+
+
+def _part(place: int, keys: Sequence[tuple[str, str]]) -> Html:
+    """The part of a row; it is not seen where it is that of the row above."""
+    part = keys[place][0]
+    return Html(f'<span class="again">{part}</span>' if place and keys[place - 1][0] == part else f"<b>{part}</b>")
 
 
 def _value_and_source(row: Row) -> Html:

@@ -68,14 +68,14 @@ def number(value: Any, digits: int = 4) -> str:
 
     Examples
     --------
-    >>> number(1234567), number(0.000123456), number(3.0), number(float("nan")) == NOTHING
-    ('1,234,567', '0.0001235', '3', True)
+    >>> number(1234567.8), number(0.000123456), number(3.0), number(float("nan")) == NOTHING
+    ('1,234,568', '0.0001235', '3', True)
     """
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return NOTHING
     if isinstance(value, int) or (abs(value) < 1e15 and float(value).is_integer()):
         return f"{int(value):,}"
-    return f"{value:.{digits}g}"
+    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def text(value: Any) -> str:

@@ -39,12 +39,19 @@ def section(runs: Sequence[ReportedRun]) -> Section:
     """A timeline a run, or why there is none."""
     budget = max(BUDGET // len(runs), FEWEST)
     parts, data = [], {}
+    explained = (
+        "<p>A row a worker, a bar a task, from when it was begun to when it was computed, in the colour of its client. A thin"
+        " line: the reply waits for the server; empty: the worker waits. To zoom click and turn the wheel, or press + and -;"
+        " drag, or press the arrow keys, to move; a double click or 0 shows everything.</p>"
+    )
     for place, run in enumerate(runs):
         html, drawn = _of_run(place, run, budget)
         parts.append(f"<h3>{swatch(place, run.name)}</h3>{html}" if len(runs) > 1 else html)
         if drawn is not None:
             data[str(place)] = drawn
-    return Section("timeline", "Who worked when", "".join(parts), {"timeline": data} if data else {})
+    return Section(
+        "timeline", "Who worked when", (explained if data else "") + "".join(parts), {"timeline": data} if data else {}
+    )
 
 
 def _of_run(place: int, run: ReportedRun, budget: int) -> tuple[str, dict[str, Any] | None]:
@@ -59,11 +66,7 @@ def _of_run(place: int, run: ReportedRun, budget: int) -> tuple[str, dict[str, A
     if int(trace["worker"][0]) < 0:
         return "<p>Staleness was prescribed in this run: no worker computed, and times mean nothing.</p>", None
     drawn, remarks = timeline_data(result, budget)
-    words = (
-        "A row a worker, a bar a task, from when it was begun to when it was computed, in the colour of its client. A thin"
-        f" line: the reply waits for the server; empty: the worker waits. Time in {clock(result)}. To zoom click and turn the"
-        " wheel, or press + and -; drag, or press the arrow keys, to move; a double click or 0 shows everything."
-    )
+    words = f"Tasks of the workers of {run.name}, in {clock(result)}."
     label = f"Timeline of {run.name}: who worked when; the table below has the workers' shares"
     return notes(remarks) + figure("timeline", label, words, str(place)) + _workers(run), drawn
 

@@ -2,6 +2,8 @@
 
 const LEFT = 64, TOP = 12, BOTTOM = 40;
 const COLUMNS = ['received', 'held', 'busy', 'waited', 'task', 'client', 'worker', 'applied', 'staleness'];
+/** How dark a worker is that is always busy, where its tasks are too short to be seen or left out. */
+const SHADE = 0.8;
 const MARKS = { died: ['✕', '--bad'], raised: ['!', '--bad'], slow: ['▲', '--warn'], replaced: ['○', '--good'] };
 
 /** The bytes of a packed array. */
@@ -77,7 +79,8 @@ async function timeline(element, data) {
     for (const [from, to] of data.windows) stretch(from, to, colours, ink);
     incidents(ink);
     pen.restore();
-    said.textContent = `${plain(view.from, view.to - view.from)} s to ${plain(view.to, view.to - view.from)} s`;
+    const step = (view.to - view.from) / 100;
+    said.textContent = `${plain(view.from, step)} s to ${plain(view.to, step)} s`;
   }
 
   /** Rows, their names, and the axis. */
@@ -110,16 +113,18 @@ async function timeline(element, data) {
 
   /** How busy workers were, where tasks are left out; a line above marks where they are not. */
   function shades(tint, ink) {
-    const length = data.seconds / bins;
-    const first = Math.max(0, Math.floor(view.from / length)), last = Math.min(bins - 1, Math.floor(view.to / length));
-    pen.fillStyle = tint;
-    rows.forEach((_, row) => {
-      for (let i = first; i <= last; i++) {
-        pen.globalAlpha = (0.75 * busy[row * bins + i]) / 255;
-        const left = x(i * length);
-        pen.fillRect(left, y(row) + (tall - bar) / 2, Math.max(x((i + 1) * length) - left, 0.5), bar);
-      }
+    const columns = Array.from({ length: Math.ceil(inner) }, (_, at) => {
+      const second = (pixel) => view.from + (pixel / inner) * (view.to - view.from);
+      const bin = (pixel) => Math.min(bins - 1, Math.floor((second(pixel) / data.seconds) * bins));
+      return [bin(at), bin(at + 1)];
     });
+    pen.fillStyle = tint;
+    rows.forEach((_, row) => columns.forEach(([first, last], at) => {
+      let sum = 0;
+      for (let i = first; i <= last; i++) sum += busy[row * bins + i];
+      pen.globalAlpha = (SHADE * sum) / (255 * (last - first + 1));
+      pen.fillRect(LEFT + at, y(row) + (tall - bar) / 2, 1, bar);
+    }));
     pen.globalAlpha = 1;
     pen.fillStyle = ink('--ink');
     for (const [from, to] of data.windows) pen.fillRect(x(from), 4, Math.max(x(to) - x(from), 2), 3);
@@ -129,7 +134,7 @@ async function timeline(element, data) {
   function stretch(from, to, colours, ink) {
     const [low, high] = [Math.max(from, view.from), Math.min(to, view.to)];
     if (!(high > low)) return;
-    const [left, right] = [x(low), x(high)], pixel = (view.to - view.from) / inner;
+    const [left, right] = [Math.round(x(low)), Math.round(x(high))], pixel = (view.to - view.from) / inner;
     pen.save();
     pen.beginPath();
     pen.rect(left, 0, Math.max(right - left, 1), height);
@@ -141,7 +146,7 @@ async function timeline(element, data) {
       for (let k = Math.max(firstAfter(row, low) - 2, 0); k < row.length && tasks.started[row[k]] <= high; k++) {
         const i = row[k], begun = tasks.started[i], done = tasks.finished[i];
         if (tasks.received[i] < low) continue;
-        if (done - begun < 1.5 * pixel) { sums[Math.max(0, Math.floor(x(begun) - LEFT))] += (done - begun) / pixel; continue; }
+        if (done - begun < 1.5 * pixel) { spread(sums, x(begun) - LEFT, x(done) - LEFT); continue; }
         pen.fillStyle = colours[tasks.client[i] % 8];
         const [a, b] = [x(begun), x(done)];
         pen.fillRect(a, top, Math.max(b - a - (b - a > 4 ? 1 : 0), 0.7), bar);
@@ -153,12 +158,19 @@ async function timeline(element, data) {
       pen.fillStyle = colours[0];
       sums.forEach((sum, at) => {
         if (!sum) return;
-        pen.globalAlpha = Math.min(1, 0.15 + 0.6 * sum);
+        pen.globalAlpha = SHADE * Math.min(1, Math.max(0.15, sum));
         pen.fillRect(LEFT + at, top, 1, bar);
       });
       pen.globalAlpha = 1;
     });
     pen.restore();
+  }
+
+  /** Add a short task's share of each pixel that it touches. */
+  function spread(sums, from, to) {
+    for (let at = Math.max(0, Math.floor(from)); at < to && at < sums.length; at++) {
+      sums[at] += Math.max(Math.min(to, at + 1) - Math.max(from, at), 0);
+    }
   }
 
   /** The first task of a row that begins after a time. */
@@ -244,7 +256,6 @@ async function timeline(element, data) {
   tools.append(said);
 
   act = control(element, view, { place, redraw: draw, drag: 'move' });
-  // a long run begins where its bars can be told apart
   canvas.addEventListener('pointermove', hover);
   element.addEventListener('pointerleave', () => tip(''));
   new ResizeObserver(() => { if (element.clientWidth !== width) draw(); }).observe(element);
