@@ -1,4 +1,4 @@
-"""Checks for rules and engines, ours and yours: `check_rule`, `check_engine`.
+"""Checks for rules, ours and yours: `check_rule`.
 
 Rules of this file:
 
@@ -9,77 +9,22 @@ Rules of this file:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from tardigrad.core.drive import run
-from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.in_place import InPlaceRule, sweep_free, write_free
-from tardigrad.core.plain import Plain, decode, encode, same_bits
+from tardigrad.core.plain import encode, same_bits
 from tardigrad.core.problem import Problem
-from tardigrad.core.result import Result
 from tardigrad.core.rule import Orders, Rule, State
 from tardigrad.core.stopping import MaxOracleCalls, MaxUpdates, Status
-from tardigrad.core.streams import Domain, Rng, Stream
+from tardigrad.core.streams import Rng, Stream
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.replay import replay
-from tardigrad.engines.simulated import Simulated
-from tardigrad.rules.gradient_descent import AsyncSGD, SyncSGD
-from tardigrad.timing.models import Constant
-
-
-class AnyOrder(Engine):
-    """An engine that answers open tasks in any order that keeps each client's tasks in line.
-
-    Parameters
-    ----------
-    seed : int
-        Of the order.
-    choose : callable, optional
-        Instead of the seed: given a number n of tasks that could be answered next, returns one of 0..n-1.
-    """
-
-    def __init__(self, seed: int = 0, choose: Callable[[int], int] | None = None) -> None:
-        self.seed = seed
-        self.choose = choose
-
-    def fields(self) -> dict[str, Any]:
-        return {"seed": self.seed}
-
-    def n_workers(self, placement: Placement) -> int:
-        return placement.n_clients
-
-    def open(self, half: WorkerHalf, placement: Placement) -> None:
-        self._answer = half.open()
-        self._jobs: list[tuple[Task, int, Points, float]] = []
-        self._stream = Stream(self.seed, Domain.TIMING)
-        self._ticks = 0
-
-    def submit(self, task: Task, version: int, points: Points, fresh: bool = False) -> None:
-        self._jobs.append((task, version, tuple(point.copy() for point in points), float(self._ticks)))
-
-    def cancel(self, task_id: int) -> None:
-        self._jobs = [job for job in self._jobs if job[0].id != task_id]
-
-    def next(self, timeout: float) -> Reply:
-        heads: dict[int, int] = {}
-        for i, job in enumerate(self._jobs):
-            heads.setdefault(job[0].client, i)
-        first = list(heads.values())
-        draw = self.choose or (lambda n: int(self._stream.at(self._ticks).integers(n)))
-        task, version, points, submitted = self._jobs.pop(first[draw(len(first))])
-        self._ticks += 1
-        now = float(self._ticks)
-        return Reply(task, version, self._answer(task, points), task.client, submitted, now - 1, now, now)
-
-    def now(self) -> float:
-        return float(self._ticks)
-
-    def close(self) -> None:
-        self._jobs = []
+from tardigrad.testing.any_order import AnyOrder
+from tardigrad.testing.plain_copies import arrays_of, copied, round_trip
 
 
 class CheckedRule(Rule[Any]):
@@ -90,6 +35,8 @@ class CheckedRule(Rule[Any]):
     rule : Rule
         The rule to check. An `AssertionError` names the contract that it breaks.
     """
+
+    __module__ = "tardigrad.testing"  # under which runs with it are saved
 
     def __init__(self, rule: Rule[Any]) -> None:
         self.rule = rule
@@ -240,100 +187,3 @@ def _check_sweep(rule: InPlaceRule, problem: Problem, n_tasks: int, seed: int) -
             f"sweeps of {size} tasks are {apart:.3g} away from work and write, one task after another: on one worker both must"
             " agree up to rounding"
         )
-
-
-class _Probe(Problem):
-    """Exact gradients of |x - c_i|^2 / 2, and where asked an exception."""
-
-    def __init__(self, n_clients: int, dim: int, shared_data: bool = False, raises: bool = False) -> None:
-        self.n_clients, self.dim, self.shared_data, self.raises = n_clients, dim, shared_data, raises
-
-    def fields(self) -> dict[str, Any]:
-        return {"n_clients": self.n_clients, "dim": self.dim, "shared_data": self.shared_data, "raises": self.raises}
-
-    def gradient(self, client: int, x: Array, sample: Any = None) -> Array:
-        if self.raises and client == self.n_clients - 1 and abs(x[0]) > 0.1:
-            raise ZeroDivisionError("an oracle that fails on purpose")
-        return x - (client + 1.0)
-
-
-def check_engine(make_engine: Callable[[], Engine]) -> None:
-    """Check that an engine keeps its contract.
-
-    Runs rules on it and checks that: every run replays bit for bit, for small and large iterates and for more
-    tasks in flight than workers; each task is answered once and a client's tasks one after another; times are in
-    order; a synchronous rule gives the same bits as in a simulation, unless it declares itself unsuited for the
-    engine; one engine object serves several runs; it closes twice without harm; and an exception in an oracle ends
-    the run with that exception or a `WorkerError` that shows it.
-
-    Parameters
-    ----------
-    make_engine : callable
-        Returns a new engine that can serve 4 clients.
-
-    Raises
-    ------
-    AssertionError
-        Naming the contract that is broken.
-
-    Examples
-    --------
-    >>> check_engine(lambda: Simulated(Constant(1.0)))
-    """
-    engine = make_engine()
-    for dim, concurrency, shared in ((3, None, False), (3, 11, False), (3, 6, True), (40_000, 5, False)):
-        problem = _Probe(4, dim, shared)
-        rule = AsyncSGD(0.1, next_client="answered" if concurrency is None else "shuffled")
-        result = run(rule, problem, engine, stop=MaxUpdates(60), concurrency=concurrency, snapshot_every=7)
-        _check_trace(result, shared)
-        replayed = replay(result)
-        assert replayed.identical, f"the replay differs for dim {dim}: {replayed.difference}"
-    if type(engine).__name__ not in SyncSGD.unsuited:
-        both = (engine, Simulated(Constant(1.0)))
-        synchronous = [run(SyncSGD(0.1), _Probe(4, 3), on, stop=MaxUpdates(20)).x for on in both]
-        assert same_bits(*synchronous), "a synchronous run must give the same bits as on a virtual clock"
-    engine.close()
-    engine.close()
-    _check_failure(make_engine())
-
-
-def _check_trace(result: Result, shared: bool) -> None:
-    trace = result.trace
-    assert len(set(trace["task"].tolist())) == len(trace), "a task was applied twice"
-    assert (np.diff(trace["received"]) >= 0).all(), "replies were received in another order than their times say"
-    for earlier, later in (("submitted", "started"), ("started", "finished"), ("finished", "received")):
-        assert (trace[earlier] <= trace[later] + 1e-9).all(), f"a task was {later} before it was {earlier}"
-    if shared:
-        return
-    for client in set(trace["client"].tolist()):
-        mine = trace.table[trace["client"] == client]
-        assert (np.diff(mine["task"]) > 0).all(), f"tasks of client {client} were answered out of order"
-        assert (mine["started"][1:] >= mine["finished"][:-1] - 1e-9).all(), f"two tasks of client {client} ran at a time"
-
-
-def _check_failure(engine: Engine) -> None:
-    try:
-        run(AsyncSGD(0.1), _Probe(4, 3, raises=True), engine, stop=MaxUpdates(50_000))
-    except Exception as error:
-        text = f"{type(error).__name__} {error}"
-        assert "ZeroDivisionError" in text, f"the oracle's exception does not show in: {text}"
-    else:
-        raise AssertionError("an exception in an oracle went unnoticed")
-
-
-def round_trip(value: Plain) -> Any:
-    """A plain object as it comes back from a file."""
-    arrays: dict[str, Array] = {}
-    tree = json.loads(json.dumps(encode(value, arrays)))
-    return decode(tree, {name: array.copy() for name, array in arrays.items()})
-
-
-def arrays_of(payload: Payload) -> tuple[Array, ...]:
-    """The arrays of a payload."""
-    return payload if isinstance(payload, tuple) else (payload,)
-
-
-def copied(payload: Payload) -> Payload:
-    """A payload whose arrays are its own."""
-    copies = tuple(np.array(array) for array in arrays_of(payload))
-    return copies if isinstance(payload, tuple) else copies[0]
