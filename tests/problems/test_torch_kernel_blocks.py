@@ -469,18 +469,6 @@ def test_a_function_is_given_tensors_where_it_takes_them_and_agrees():
     assert takes(lambda d: d * (3 if isinstance(d, torch.Tensor) else 2)) == (np.ndarray, [[2.0, 8.0]])
 
 
-@pytest.mark.parametrize("kernel", [Laplacian(2.0), Matern(2.0, 2.5), Dispersal(2.0, 0.7)], ids=repr)
-def test_on_a_cpu_the_first_call_of_a_function_is_on_one_number(kernel, monkeypatch):
-    import torch
-
-    sizes, exp = [], torch.Tensor.exp_
-    monkeypatch.setattr(torch.Tensor, "exp_", lambda tensor: sizes.append(tensor.numel()) or exp(tensor))
-    blocks = TorchKernelBlocks(data(), kernel)
-    assert sizes == [1]
-    blocks.block(data())
-    assert sizes[-1] > 1
-
-
 def test_a_function_that_changes_shape_is_refused():
     kernel = UserKernel(lambda d: d[:1] if d.shape[0] > 2 else 1.0 * d)
     with pytest.raises(

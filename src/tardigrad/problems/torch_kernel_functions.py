@@ -5,13 +5,11 @@ Rules of this file:
 - a tile of squared distances becomes a tile of kernel values where it lies; at most one other tile is written to;
 - formulas are those of `kernel_loops.formula`; a kernel that has none goes through NumPy: right, and slower on a GPU by two
   copies of each tile;
-- a function's first call in a process is on one number, by one thread;
 - a user's function is given tensors where a trial shows that it takes them and agrees with what it gives for arrays.
 """
 
 from __future__ import annotations
 
-import threading
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -24,9 +22,6 @@ from tardigrad.problems.torch_device import TorchDevice
 
 #: exp(-s) is 0 beyond this in both precisions, and s^2 is finite up to it
 _FAR = 1e4
-#: held by the first call of a function: where several threads make it at once, the MKL in PyTorch's wheels may give one of
-#: them values that are right to 3 digits only, silently (pytorch issue 188792); later calls are right
-_first = threading.Lock()
 
 #: squared distances (or inner products) to kernel values, in place; the second tensor is scratch of the same shape, or None
 InPlace = Callable[[Any, Any], Any]
@@ -65,10 +60,6 @@ def in_place(kernel: KernelFunction, device: TorchDevice, dtype: np.dtype[Any]) 
     found = _formula(kernel, device)
     if found is None:
         return lambda values, _: _through_numpy(kernel, values), False
-    if not device.is_cuda:
-        with _first:
-            one = device.upload(np.ones((1, 1), dtype))
-            found[0](one, device.torch.empty_like(one))
     return found
 
 

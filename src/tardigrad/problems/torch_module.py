@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-- PyTorch is imported when a module is first used, never with the library;
+- PyTorch is imported when a module is first used, never with the library; functions are first called on one number, by one
+  thread;
 - parameters are views of one tensor: a point is loaded by one copy, whatever the number of layers;
 - the module is in evaluation mode, so its buffers stand still and a gradient is a function of point and rows alone;
 - PyTorch computes on one thread here, as BLAS does while workers work: the same kernels everywhere, the same bits.
@@ -22,15 +23,28 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError, WorkerError
 from tardigrad.core.task import Array
 
+#: functions that PyTorch's wheels take from MKL
+_BY_MKL = ["acos", "asin", "atan", "cos", "erf", "erfc", "erfinv", "exp", "log", "log2", "log10", "sin", "sqrt", "tan", "tanh"]
+#: held by the first call of these: where several threads make it at once, MKL may give one of them values that are right to 3
+#: digits only, silently (pytorch issue 188792); later calls are right
+_first, _called = threading.Lock(), list[str]()
+
 
 def import_torch(what: str = "TorchModel") -> Any:
     """PyTorch, or an error that says how to get it, and what needs it."""
     try:
-        return importlib.import_module("torch")
+        torch = importlib.import_module("torch")
     except ImportError as error:
         raise InvalidInputError(
             f'{what} needs PyTorch, which cannot be imported ({error}): pip install "tardigrad[torch]"'
         ) from error
+    if len(_called) < len(_BY_MKL):
+        with _first:
+            for name in _BY_MKL[len(_called) :]:
+                for dtype in (torch.float32, torch.float64):
+                    getattr(torch, name)(torch.full((1,), 0.5, dtype=dtype))
+                _called.append(name)
+    return torch
 
 
 class _Threads:
