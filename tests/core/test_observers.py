@@ -80,6 +80,54 @@ def test_progress_goes_to_standard_error_only(capfd, stop):
     assert "updates/s" in err
 
 
+def test_progress_counts_updates_and_what_there_are_of_them():
+    assert td.Progress().text(12, 40, 2.0) == "12/40 updates 6 updates/s"
+    assert td.Progress().text(12, np.inf, 0.5) == "12 updates 24 updates/s"
+
+
+def test_progress_does_not_make_free_workers_meet_after_each_update(monkeypatch, capfd):
+    slices, run_free = [], td.Threads.run_free
+    monkeypatch.setattr(td.Threads, "run_free", lambda *args: slices.append(1) or run_free(*args))
+    problem = td.LinearSystem(np.eye(4), np.ones(4), n_clients=2)
+    stop = td.MaxUpdates(2000)
+    td.run(td.RowAction(0.5), problem, td.Threads(2, lock_free=True), stop=stop, observers=td.Progress())
+    assert len(slices) < 100
+    assert "2000/2000 updates" in capfd.readouterr().err
+
+
+class Clocked(td.Observer):
+    """Ends the run when it is looked at again after the start."""
+
+    every, every_seconds = 10**15, 0.01
+
+    def observe(self, moment):
+        return "time is over" if moment.version else None
+
+
+@pytest.mark.parametrize(
+    ("rule", "engine"),
+    [
+        (td.AsyncSGD(0.1), td.Simulated(td.Exponential(1.0))),
+        (td.AsyncSGD(0.1), td.Threads(2)),
+        (td.Hogwild(0.1), td.Threads(2, lock_free=True)),
+    ],
+)
+def test_an_observer_may_look_by_the_clock(rule, engine):
+    log = Log(10**15)
+    stop = td.MaxUpdates(10**12) | td.MaxSeconds(1e9 if isinstance(engine, td.Simulated) else 60.0)
+    result = td.run(rule, make_problem(), engine, stop=stop, observers=[log, Clocked()])
+    assert (result.status, result.message) == (td.Status.STOPPED, "time is over")
+    assert log.versions == [0, result.state.version]  # the others look at updates only
+
+
+@pytest.mark.parametrize("seconds", [0, -1.0, np.nan, "1"])
+def test_bad_seconds_between_two_looks(seconds):
+    observer = Log(1)
+    observer.every_seconds = seconds
+    with pytest.raises(td.InvalidInputError, match=r"Log.every_seconds must be None or a number of seconds > 0"):
+        run(observer)
+
+
 @pytest.mark.parametrize("every", [0, -1, 2.5])
 def test_bad_every(every):
     with pytest.raises(td.InvalidInputError, match="every is an integer >= 1"):

@@ -34,13 +34,13 @@ def test_nothing_is_heard_where_nothing_was_pressed(heard):
 
 
 def test_an_error_passes_and_the_handler_is_put_back(heard):
-    def fail():
+    def fails():
         with held_back():
             signal.raise_signal(signal.SIGINT)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        fail()
+        fails()
     assert len(heard) == 1
     signal.raise_signal(signal.SIGINT)
     assert len(heard) == 2

@@ -2,7 +2,8 @@
 
 Rules of this file:
 
-- an observer is called after every `every` updates, never for each reply unless it asks for that;
+- an observer is called after every `every` updates, never for each reply unless it asks for that, or now and then by the
+  clock on the wall;
 - it must not change what it sees; what it keeps of ``x`` and of the state, it copies. It may end the run;
 - progress goes to standard error only.
 """
@@ -63,9 +64,27 @@ class Observer:
     ----------
     every : int
         Updates between two calls of `observe`.
+    every_seconds : float or None
+        Seconds on the wall clock after which it is called at the latest; None: only updates count. Each call makes the
+        workers of a lock-free run meet.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> class Largest(td.Observer):
+    ...     every = 25
+    ...     def observe(self, moment):
+    ...         if np.abs(moment.x).max() > 0.9:
+    ...             return f"an entry is above 0.9 after {moment.version} updates"
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> engine = td.Simulated(td.Constant(1.0))
+    >>> td.run(td.AsyncSGD(0.1), problem, engine, stop=td.MaxUpdates(500), observers=Largest()).message
+    'an entry is above 0.9 after 50 updates'
     """
 
     every: int = 1
+    every_seconds: float | None = None
 
     def set_up(self, parts: Mapping[str, Any]) -> None:
         """Called before `open` with what the run is made with, by the names that a `Result` has: rule, engine, seed, ..."""
@@ -186,6 +205,28 @@ class JSONLines(Observer):
         Updates between lines.
     measures : bool
         Evaluate the problem's measures too; on real engines workers may wait for that.
+
+    Raises
+    ------
+    RunFileError
+        If the file cannot be written, which ends the run.
+
+    Notes
+    -----
+    ``seconds`` are the engine's. The last line holds the status and the message of the run instead.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> args = (td.AsyncSGD(step=0.2), problem, td.Simulated(td.Constant(1.0)))
+    >>> with tempfile.NamedTemporaryFile() as file:
+    ...     result = td.run(*args, stop=td.MaxUpdates(8), observers=td.JSONLines(file.name, every=4))
+    ...     lines = file.read().splitlines()
+    >>> lines[1].decode()
+    '{"version": 4, "replies": 4, "seconds": 1.0}'
     """
 
     def __init__(self, path: str | Path, every: int = 100, measures: bool = False) -> None:
@@ -226,55 +267,64 @@ class JSONLines(Observer):
 
 
 class Progress(Observer):
-    """A progress bar on standard error: updates, updates/s, the engine's seconds; redrawn ten times a second.
+    """A progress bar on standard error: updates, updates a second, the time. It is redrawn twice a second.
 
     Parameters
     ----------
     label : str
         Text before the bar.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> args = (td.AsyncSGD(step=0.2), problem, td.Simulated(td.Exponential(1.0)))
+    >>> td.run(*args, stop=td.MaxUpdates(500), observers=td.Progress("first try")).status.value
+    'max_updates'
     """
 
+    every = sys.maxsize
+    every_seconds = 0.5
+
     def __init__(self, label: str = "run") -> None:
-        self.every = 1
         self.label = label
         self._bar: Any = None
-        self._drawn = 0.0
         self._limits: Limits | None = None
         self._last: Moment | None = None
 
     def open(self, problem: Problem, stop: Limits) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-        self._limits = stop
-        by_updates = np.isfinite(stop.updates)
-        count = MofNCompleteColumn() if by_updates else TextColumn("{task.fields[version]} updates")
-        text = TextColumn("{task.fields[rate]:.0f} updates/s")
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), count, text, TimeElapsedColumn(), console=Console(stderr=True)
-        )
-        total = stop.updates if by_updates else stop.seconds if np.isfinite(stop.seconds) else None
-        self._bar.add_task(self.label, total=total, rate=0.0, version=0)
+        self._limits, self._last = stop, None
+        columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"), TimeElapsedColumn()
+        self._bar = Progress(*columns, console=Console(stderr=True))
+        total = stop.updates if np.isfinite(stop.updates) else stop.seconds if np.isfinite(stop.seconds) else None
+        self._bar.add_task(self.label, total=total, text=self.text(0, stop.updates, 0.0))
         self._bar.start()
         self._started = time.perf_counter()
 
-    def observe(self, moment: Moment) -> None:
+    def text(self, version: int, most: float, seconds: float) -> str:
+        """What stands behind the bar after so many updates, of at most so many, and seconds of this bar."""
+        of = f"/{most:.0f}" if np.isfinite(most) else ""
+        return f"{version}{of} updates {version / max(seconds, 1e-9):.0f} updates/s"
+
+    def observe(self, moment: Moment) -> str | None:
         self._last = moment
-        now = time.perf_counter()
-        if now - self._drawn >= 0.1:
-            self._drawn = now
-            self._draw(now)
+        self._draw()
+        return None
 
     def close(self, status: Status | None, message: str) -> None:
         if self._bar is not None:
-            self._draw(time.perf_counter())
+            self._draw()
             self._bar.stop()
             self._bar = None
 
-    def _draw(self, now: float) -> None:
+    def _draw(self) -> None:
         moment = self._last
         if self._bar is None or moment is None or self._limits is None:
             return
         done = moment.version if np.isfinite(self._limits.updates) else moment.seconds
-        rate = moment.version / max(now - self._started, 1e-9)
-        self._bar.update(0, completed=done, rate=rate, version=moment.version)
+        text = self.text(moment.version, self._limits.updates, time.perf_counter() - self._started)
+        self._bar.update(0, completed=done, text=text)

@@ -23,6 +23,7 @@ from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Limits, Status, Tolerance
+from tardigrad.core.validate import number
 
 if TYPE_CHECKING:
     from tardigrad.core.checkpoint import Keeper
@@ -42,6 +43,9 @@ class Watch:
                 raise InvalidInputError(f"observers must be Observer objects such as Progress(), not {observer!r}")
             if not isinstance(observer.every, Integral) or observer.every < 1:
                 raise InvalidInputError(f"{type(observer).__name__}.every is an integer >= 1, not {observer.every!r}")
+            if observer.every_seconds is not None:
+                name = f"{type(observer).__name__}.every_seconds"
+                number(observer.every_seconds, name, above=0, what="None or a number of seconds")
         self._bounds = bounds
         self._problem = problem
         self._due = [0.0] * len(self._observers)
@@ -64,12 +68,20 @@ class Watch:
         """Let a keeper write checkpoints of what `save` gives."""
         self._keeper, self._save, self._keeper_due = keeper, save, 0.0
         if keeper.tick is not None:
-            threading.Thread(target=self._remind, args=(keeper.tick,), name="tardigrad checkpoints", daemon=True).start()
+            self._remind(keeper.tick, None)
 
-    def _remind(self, tick: float) -> None:
-        """Have the loop look now and then, however slowly updates come: a number that it reads anyway is set to zero."""
-        while not self._over.wait(tick):
-            self._keeper_due = self.due = 0.0
+    def _remind(self, tick: float, i: int | None) -> None:
+        """Have the loop look at an observer, or at the keeper, every so many seconds, however slowly updates come."""
+
+        def remind() -> None:
+            while not self._over.wait(tick):
+                if i is None:
+                    self._keeper_due = 0.0
+                else:
+                    self._due[i] = 0.0
+                self.due = 0.0  # a number that the loop reads anyway
+
+        threading.Thread(target=remind, name="tardigrad reminder", daemon=True).start()
 
     @property
     def tolerances_due(self) -> list[float]:
@@ -89,6 +101,9 @@ class Watch:
         except BaseException:
             self._close(None, "")
             raise
+        for i, observer in enumerate(self._observers):
+            if observer.every_seconds is not None:
+                self._remind(observer.every_seconds, i)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
