@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import r2_score
+from sklearn.model_selection import GridSearchCV
 
 import tardigrad as td
 from kernel_data import clusters, curve
 from tardigrad.core.errors import TardigradError
 from tardigrad.estimators import fitting
+from tardigrad.estimators.epochs import EpochBar, Epochs
 
 #: a kernel of few functions: straight lines through the origin
 LINE = td.UserKernel(lambda products: products, of="inner products")
@@ -169,7 +171,7 @@ def test_a_kernel_that_cannot_reach_the_targets_is_a_plateau():
     ],
 )
 def test_a_plateau_is_three_epochs_that_improve_by_less_than_one_percent(losses, end):
-    epochs = fitting.Epochs(every=10, size=1.0, tol=1e-4, patience=3, score=None, shape=(1, 1))
+    epochs = Epochs(every=10, size=1.0, tol=1e-4, patience=3, score=None, shape=(1, 1))
     texts = [epochs._judge(number, loss, None, np.zeros((1, 1))) for number, loss in enumerate(losses, 1)]
     assert [number for number, text in enumerate(texts, 1) if text] == ([end] if end else [])
     assert epochs.plateau == (end == 4)
@@ -221,14 +223,27 @@ def ctrl_c():
 def test_after_ctrl_c_there_is_an_estimator_with_what_was_found():
     X, y = curve(300)
     kernel = td.UserKernel(Interrupting(after=200))
-    with pytest.warns(ConvergenceWarning, match=r"interrupted in epoch \d+: the coefficients found so far are kept"):
-        model = regressor(kernel=kernel, bandwidth="auto", epochs=100_000, tol=0, batch_size=50).fit(X, y)
+    model = regressor(kernel=kernel, bandwidth="auto", epochs=100_000, tol=0, batch_size=50)
+    with pytest.raises(KeyboardInterrupt, match=r"interrupted in epoch \d+: the coefficients found so far are kept"):
+        model.fit(X, y)
     assert 0 < model.n_iter_ == len(model.history_["loss"]) < 100_000
     assert model.score(X, y) > 0.9
     assert model.message_.startswith("interrupted in epoch")
     kernel.function.left = 0
     model.set_params(warm_start=True, epochs=2).fit(X, y)
     assert model.message_ == "all 2 epochs were made"
+
+
+@pytest.mark.usefixtures("ctrl_c")
+def test_ctrl_c_ends_a_search_too():
+    """It went on with the next fit."""
+    X, y = clusters(60)
+    model = td.KernelClassifier(td.UserKernel(Interrupting(after=50)), epochs=100_000, tol=0, random_state=0, n_jobs=1)
+    with pytest.raises(KeyboardInterrupt):
+        GridSearchCV(model, {"batch_size": [10, 20]}).fit(X, y)
+    with pytest.raises(KeyboardInterrupt):
+        model.set_params(kernel=td.UserKernel(Interrupting(after=50))).fit(X, y)
+    assert model.score(X, y) > 0.9
 
 
 # -- warm starts
@@ -338,13 +353,11 @@ def test_progress_is_shown_on_standard_error_where_asked_for(capfd):
     out, err = capfd.readouterr()
     assert not out
     assert "KernelRegressor" in err
+    assert "2.0/2 epochs" in err
+    assert "updates" not in err
     silent = regressor(epochs=2, tol=0).fit(X, y)
     assert capfd.readouterr() == ("", "")
-    assert [fitting._progress("fit", every, workers)[0].every for every, workers in [(1000, 4), (33, 4), (60, 4), (5, 1)]] == [
-        100,
-        32,
-        32,
-        5,
-    ]
+    bars = [EpochBar("fit", length, workers) for length, workers in [(1000, 4), (33, 4), (60, 4), (5, 1)]]
+    assert [bar.every for bar in bars] == [100, 32, 32, 5]
     shown = regressor(verbose=1, epochs=2, tol=0).fit(X, y)
     assert shown.dual_coef_.tobytes() == silent.dual_coef_.tobytes()

@@ -285,7 +285,7 @@ class Progress(Observer):
     """
 
     every = sys.maxsize
-    every_seconds = 0.5
+    every_seconds: float | None = 0.5
 
     def __init__(self, label: str = "run") -> None:
         self.label = label

@@ -90,8 +90,8 @@ class KernelRegressor(RegressorMixin, KernelMachine):
     Warns
     -----
     ConvergenceWarning
-        If equal rows with different targets keep the loss from falling, if it does not fall otherwise, if the fit diverged and
-        was begun again with smaller steps, or if Ctrl-C ended it: the coefficients found so far are kept.
+        If equal rows with different targets keep the loss from falling, if it does not fall otherwise, or if the fit diverged
+        and was begun again with smaller steps.
 
     Raises
     ------
@@ -100,6 +100,9 @@ class KernelRegressor(RegressorMixin, KernelMachine):
         the same where the bandwidth is "auto".
     TardigradError
         If the fit diverges also with a sixteenth of the step.
+    KeyboardInterrupt
+        After Ctrl-C, so that a search or a script ends too. The estimator holds the coefficients found so far: it predicts,
+        and ``warm_start`` goes on with them.
 
     References
     ----------
@@ -132,9 +135,9 @@ class KernelRegressor(RegressorMixin, KernelMachine):
             scale = targets.std(axis=0)
             return targets, targets.mean(axis=0), np.where(scale > 0, scale, 1.0)
 
-        self._fit(X, columns, None, encode)
+        found = self._fit(X, columns, None, encode)
         self._flat = y.ndim == 1
-        return self
+        return self._ended(found)
 
     def predict(self, X: Any) -> Array:
         """Values at rows X (n_points, n_features): (n_points,) or (n_points, n_outputs), as y was."""
@@ -199,9 +202,9 @@ class KernelClassifier(ClassifierMixin, KernelMachine):
             targets = _indicators(codes[some], len(classes), self.dtype)
             return targets, targets.mean(axis=0, dtype=np.float64), np.ones(targets.shape[1])
 
-        self._fit(X, codes, codes, encode)
+        found = self._fit(X, codes, codes, encode)
         self.classes_ = classes
-        return self
+        return self._ended(found)
 
     def decision_function(self, X: Any) -> Array:
         """Values at rows X (n_points, n_features): (n_points, n_classes); with two classes (n_points,), > 0 for the second."""

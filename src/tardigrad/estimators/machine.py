@@ -107,7 +107,7 @@ class KernelMachine(BaseEstimator):
         checked, y = validate_data(self, X, y, accept_sparse="csr", ensure_min_samples=2, reset=new, **options)
         return as_kept(X, checked, self.dtype), y
 
-    def _fit(self, X: Any, y: Array, classes: Array | None, encode: Callable[[Any], tuple[Array, Array, Array]]) -> Self:
+    def _fit(self, X: Any, y: Array, classes: Array | None, encode: Callable[[Any], tuple[Array, Array, Array]]) -> Fit:
         """Fit to rows X; ``encode(rows)`` gives the targets (n, c) of some rows, and their offset and scale (c,)."""
         n_epochs, seed = integer(self.epochs, "epochs"), int(check_random_state(self.random_state).randint(2**31 - 1))
         tol = 0.0 if self.tol is None else number(self.tol, "tol", low=0.0)
@@ -147,13 +147,23 @@ class KernelMachine(BaseEstimator):
         found = fit(
             problem, rule, n_epochs, start=start, seed=seed + done, tol=tol, patience=patience, score=score, label=label
         )
-        if score is None and found.epochs.loss > tol:  # else fitting all points was not the aim, or is achieved
+        if (
+            score is None and found.epochs.loss > tol and not found.interrupted
+        ):  # else fitting all points was not the aim, or is achieved
             self._complain(found, contradiction(rows, problem.targets))
         self.X_fit_, self.kernel_, self.held_out_, self.message_ = problem.X, problem.kernel, held, found.message
         self.dual_coef_ = found.coefficients * scale.astype(found.coefficients.dtype)
         self.intercept_, self._blocks = offset, blocks
-        self.history_ = _table(found, self.history_ if earlier else None, done)
+        self.history_ = found.epochs.history(self.history_ if earlier else None, done)
         self.n_iter_ = done + len(found.epochs.table)
+        return found
+
+    def _ended(self, found: Fit) -> Self:
+        """The estimator with all that was found; after Ctrl-C not returned, so that a search or a script ends too."""
+        if found.interrupted:
+            raise KeyboardInterrupt(
+                f"the fit was {found.message}: the coefficients found so far are kept, and warm_start=True goes on with them"
+            )
         return self
 
     def _goes_on(self) -> bool:
@@ -290,16 +300,3 @@ def _check_scale(scale: Array, dtype: Any) -> None:
             f"targets with a standard deviation of {scale[bad[0]]:.3g} cannot be fitted in {limits.dtype}: give them in another"
             " unit, or dtype='float64'"
         )
-
-
-def _table(found: Fit, earlier: dict[str, Array] | None, done: int) -> dict[str, Array]:
-    """`history_`: an array a column, those of an earlier fit before."""
-    rows = [{**row, "epoch": row["epoch"] + done} for row in found.epochs.table]
-    names = ["epoch", "loss", *(["score"] if found.epochs.score else []), "staleness", "staleness_max", "seconds", "waited"]
-    table = {
-        name: np.array([row[name] for row in rows], int if name in ("epoch", "staleness_max") else float) for name in names
-    }
-    if earlier is None:
-        return table
-    lacking = np.full(len(earlier["epoch"]), np.nan)
-    return {name: np.concatenate([earlier.get(name, lacking), column]) for name, column in table.items()}
