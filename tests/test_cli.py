@@ -123,6 +123,12 @@ def test_trace_of_a_file_writes_what_is_not_known_as_null(tmp_path):
         (("demo", "--out", "/dev/null/demo"), "cannot write /dev/null/demo"),
         (("demo", "--seed", "-4"), "seed must be an integer >= 0"),
         (("replay",), "Missing argument"),
+        (("run",), "run needs a run file; tardigrad run --print-config shows examples"),
+        (("run", "/nonexistent.toml"), "cannot read /nonexistent.toml: No such file"),
+        (("run", "/"), "/ is a folder: give a run file, such as /config.toml"),
+        (("run", "--print-config", "sofmax"), "there is no example 'sofmax': did you mean 'softmax'? the examples are"),
+        (("replay", "/nonexistent", "--config", "/nonexistent.toml"), "cannot read /nonexistent.toml"),
+        (("replay", "/nonexistent", "--import", "nope.py"), "cannot import nope.py: there is no file"),
         (("fly",), "No such command"),
     ],
 )
@@ -242,3 +248,58 @@ def test_reproduce_lists_names_and_suggests_the_nearest():
     assert done.returncode == 2
     assert done.stderr.startswith("tardigrad: no table or figure is named 'apsgd-tabel3'; did you mean apsgd-table3")
     assert "tardigrad reproduce --list" in tardigrad("reproduce").stderr
+
+
+def test_run_prints_its_examples_and_runs_them(tmp_path):
+    listed = tardigrad("run", "--print-config").stdout
+    assert "linear-system   A linear system A x = b" in listed
+    assert "tardigrad run --print-config softmax > my.toml; tardigrad run my.toml" in listed
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "quadratics").stdout)
+    done = tardigrad("run", "my.toml", "--set", "stop.max_updates=100", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # standard error is no terminal here
+    lines = done.stdout.splitlines()
+    assert lines[0] == "runs/my: reached the limit of 100 updates"
+    assert lines[1].startswith("  100 updates, ")
+    assert lines[-1] == "  next: tardigrad report runs/my; tardigrad replay runs/my"
+    assert tardigrad("replay", "runs/my", cwd=tmp_path).returncode == 0
+    again = tardigrad("run", "runs/my/config.toml", "--json", cwd=tmp_path)
+    found = json.loads(again.stdout)
+    assert (found["identical"], found["compared"]) == (True, "every bit is the same as in runs/my")
+    assert (found["status"], found["updates"], found["folder"]) == ("max_updates", 100, "runs/my-2")
+    assert set(found["measures"]) == {"objective", "distance", "gradient_norm"}
+
+
+def test_run_checks_without_a_trace_of_it(tmp_path):
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "softmax").stdout)
+    done = tardigrad("run", "my.toml", "--check", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "my.toml: nothing is wrong\n")
+    assert json.loads(tardigrad("run", "my.toml", "--check", "--json", cwd=tmp_path).stdout) == {"valid": True}
+    done = tardigrad("run", "my.toml", "--check", "--set", "rule.stpe=1", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    message = "tardigrad: my.toml: [rule] has no key 'stpe': did you mean 'step'? AsyncSGD takes step, next_client, momentum,"
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["my.toml"]
+
+
+def test_a_run_with_a_function_is_replayed_and_resumed_with_its_run_file(tmp_path):
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "own-gradient").stdout)
+    done = tardigrad("run", "my.toml", "--set", "stop.max_updates=50", cwd=tmp_path)
+    command = done.stdout.rpartition("; tardigrad ")[2].split()
+    assert command == ["replay", "runs/my", "--config", "runs/my/config.toml"]
+    assert tardigrad(*command, cwd=tmp_path).returncode == 0
+    refused = tardigrad("replay", "runs/my", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    done = tardigrad("resume", "runs/my", "--config", "runs/my/config.toml", "--updates", "80", "--json", cwd=tmp_path)
+    assert json.loads(done.stdout)["updates"] == 80, done.stderr
+    other = tardigrad("run", "runs/my/config.toml", "--json", cwd=tmp_path)
+    assert "resumed to another end" in json.loads(other.stdout)["compared"]
+
+
+def test_a_run_that_diverges_exits_with_one(tmp_path):
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "quadratics").stdout)
+    done = tardigrad("run", "my.toml", "--set", "rule.step=1e3", "--json", cwd=tmp_path)
+    assert done.returncode == 1
+    found = json.loads(done.stdout, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert found["status"] == "diverged"

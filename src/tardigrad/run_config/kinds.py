@@ -68,7 +68,9 @@ class Kinds:
         if not issubclass(value, bases or (Plain, Observer)):
             raise place.error(f"kind = {kind!r} is no {_named(bases)}: {self._choice(kind, bases)}")
         if not _is_kind(value):
-            raise place.error(f"kind = {kind!r} is the base of others: {self._choice('', bases)}")
+            lacks = ", ".join(sorted(getattr(value, "__abstractmethods__", ())))
+            why = f"is not whole: it must define {lacks}" if name in self._own else "is the base of others"
+            raise place.error(f"kind = {kind!r} {why}: {self._choice('', bases)}")
         if not method:
             return value
         if not isinstance(inspect.getattr_static(value, method, None), classmethod):

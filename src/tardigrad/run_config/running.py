@@ -19,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
+from tardigrad.core.checkpoint import check_new
 from tardigrad.core.drive import execute, set_up
+from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.files import HEADER
 from tardigrad.core.observers import Observer, Progress
@@ -50,6 +52,8 @@ class Prepared:
         As read.
     setup : Setup
         What is run.
+    folder : Path
+        Where it is saved.
     observers : list of Observer
         Who looks at it.
     config : str
@@ -62,6 +66,7 @@ class Prepared:
 
     run_file: RunFile
     setup: Setup
+    folder: Path
     observers: list[Observer]
     config: str
     runs_code: bool
@@ -149,6 +154,8 @@ def run_file(path: str | Path, out: str | Path | None = None, settings: Iterable
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "saved without the problem")  # the run file has it
         result = execute(prepared.setup, observers)
+        if prepared.setup.checkpoint is None:
+            result.save(folder)
     with np.errstate(all="ignore"):
         measures = dict(prepared.setup.problem.measures(result.x))
     compared = None if earlier is None else compare(earlier, result, str(prepared.earlier))
@@ -172,13 +179,16 @@ def prepare(
         with located(f"{read.name}: [timing]"):
             timing.check(problem.n_clients)
     with located(read.name):
-        setup = set_up(rule, problem, engine, stop=stop, checkpoint=checkpoint, **others)
+        check_new(checkpoint)
+        # a trace that is replayed, say, has no tasks that a checkpoint could hold: such a run is saved at its end
+        kept = checkpoint if type(engine).in_flight is not Engine.in_flight else None
+        setup = set_up(rule, problem, engine, stop=stop, checkpoint=kept, **others)
         Watch(observers, limits(stop), problem)
     _check_plain(setup.rule, f"{read.name}: [rule]")
     config = read.copy(sections.builder.paths, sections.imports)
     runs_code = bool(sections.imports) or sections.builder.runs_code
     made_of = Path(path).parent if Path(path).name == CONFIG and (Path(path).parent / HEADER).exists() else None
-    return Prepared(read, setup, observers, config, runs_code, None if settings else made_of)
+    return Prepared(read, setup, folder, observers, config, runs_code, None if settings else made_of)
 
 
 def problem_of(path: str | Path) -> Problem:
@@ -198,8 +208,7 @@ def _folder(path: Path) -> Path:
 
 def _make(prepared: Prepared) -> Path:
     """Make the run's folder, with its run file."""
-    assert prepared.setup.checkpoint is not None
-    folder = Path(prepared.setup.checkpoint.folder)
+    folder = prepared.folder
     config = folder / CONFIG
     source = Path(prepared.run_file.name)
     with suppress(OSError):

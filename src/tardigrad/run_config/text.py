@@ -126,6 +126,4 @@ def _put(document: Any, keys: Iterable[str | int], value: Any) -> None:
         if not isinstance(here, list) and key not in here:
             here[key] = tomlkit.table()
         here = here[key]
-    if isinstance(value, str) and not isinstance(here, list):
-        value = tomlkit.string(value, literal="\\" in value and "'" not in value)
     here[last] = value
