@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 
 import pytest
 
@@ -23,6 +24,13 @@ needs_ray = pytest.mark.skipif(
 
 needs_mlflow = pytest.mark.skipif(
     not _CI and importlib.util.find_spec("mlflow") is None, reason="MLflow is not installed: pip install 'tardigrad[mlflow]'"
+)
+
+#: a browser that draws pages without a screen
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(
+    not _CI and (CHROMIUM is None or importlib.util.find_spec("playwright") is None),
+    reason="Chromium or playwright is not installed: apt-get install chromium, pip install 'tardigrad[test]'",
 )
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -121,6 +121,8 @@ class InPlaceRule(Rule[InPlaceState]):
 
     #: whether all workers write everywhere, or each client its own block
     ownership: ClassVar[Literal["racy", "disjoint"]] = "racy"
+
+    sources: ClassVar[Mapping[str, str]] = {"concurrency": "run: tasks in flight"}
 
     concurrency: int | None = None
 

@@ -134,6 +134,7 @@ def _run(result: Result) -> Iterator[Row]:
     asked = result.concurrency_asked
     known = result.given is not None
     yield Row("run", "seed", str(result.seed), "default" if result.seed == 0 else "user")
+    asked = asked or getattr(result.given, "concurrency", None)
     source = ("default" if asked is None else "user") if known else "not recorded"
     yield Row("run", "concurrency", str(result.concurrency), source)
     for name in ("max_staleness", "replicas", "snapshot_every"):

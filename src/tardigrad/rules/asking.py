@@ -9,8 +9,9 @@ Rules of this file:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, Self, TypeVar, get_args
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, get_args
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
@@ -41,6 +42,8 @@ class Asking(Rule[S], Generic[S]):
     - "uniform": any client with equal probability, a busy one queues the task;
     - "shuffled": all clients in a random order that is drawn anew for each pass.
     """
+
+    sources: ClassVar[Mapping[str, str]] = {"concurrency": "run: tasks in flight"}
 
     next_client: NextClient
     concurrency: int | None

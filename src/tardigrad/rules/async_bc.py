@@ -20,8 +20,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 
@@ -135,6 +136,11 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
     >>> bool(np.allclose(result.x, np.arange(4.0), atol=1e-6))
     True
     """
+
+    sources: ClassVar[Mapping[str, str]] = {
+        **Asking.sources,
+        "step": "theory: Theorem 1, or 2 for stochastic gradients, of Gao, Takezawa, Stich, from the problem's L, delta, ell",
+    }
 
     step: Step | Literal["theory"]  # type: ignore[assignment]  # a number as soon as it is configured
     next_client: NextClient = "uniform"

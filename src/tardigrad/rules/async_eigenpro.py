@@ -98,6 +98,12 @@ class AsyncEigenPro(KernelRule, InPlaceRule):
         "Prescribed": "a version of an earlier epoch has blocks of another partition: staleness cannot reach beyond an epoch"
     }
 
+    sources: ClassVar[Mapping[str, str]] = {
+        **KernelRule.sources,
+        **InPlaceRule.sources,
+        "in_flight": "run: one batch of each client, or 1 + max_staleness",
+    }
+
     batch_size: int | Literal["auto"] = "auto"
     n_subsample: int | Literal["auto"] = "auto"
     n_damped: int | Literal["auto"] = "auto"

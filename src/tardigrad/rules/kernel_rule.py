@@ -17,9 +17,10 @@ Rules of this file:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -68,6 +69,14 @@ class Prepared:
 
 class KernelRule:
     """What rules for kernel machines share: sizes, preconditioners, and the update. A mixin for frozen dataclasses."""
+
+    sources: ClassVar[Mapping[str, str]] = {
+        "n_subsample": "theory: by rows and memory, at most the rows of a client (theory.eigenpro.n_subsample)",
+        "n_damped": "measured: where the eigenvalues of a subsample allow the largest batch (theory.eigenpro.n_damped)",
+        "batch_size": "measured: critical batch of a subsample's eigenvalues, shared by the batches in flight",
+        "n_rows": "measured: rows of the data",
+        "n_outputs": "measured: targets of the data",
+    }
 
     batch_size: int | Literal["auto"]
     n_subsample: int | Literal["auto"]

@@ -249,6 +249,8 @@ class AveragedSketchProject(MixingRule[AveragedSketchState]):
     True
     """
 
+    sources: ClassVar[Mapping[str, str]] = {"concurrency": "run: tasks in flight"}
+
     omega: float | Array
     theta: float | Array
     concurrency: int | None = None
