@@ -29,10 +29,3 @@ def test_a_step_of_theory_has_one(small_problem):
     rule = td.AsyncBC("theory", horizon=100)
     assert check(rule, small_problem, 3, max_staleness=8) == {"step", "concurrency"}
     assert type(rule).sources["step"].startswith("theory: Theorem")
-
-
-def test_a_user_rule_inherits_those_of_its_base():
-    class Mine(td.AsyncSGD):
-        sources = {**td.AsyncSGD.sources, "step": "measured: by a line search"}
-
-    assert set(Mine.sources) == {"concurrency", "step"}

@@ -21,6 +21,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.files import write_atomic
 from tardigrad.core.result import Result
@@ -95,8 +97,10 @@ def page(runs: Sequence[ReportedRun]) -> str:
     >>> text.startswith("<!doctype html>"), "&lt;first&gt;" in text, "<first>" in text
     (True, True, False)
     """
-    sections = [module.section(runs) for module in (html_head, html_convergence, html_staleness, html_timeline)]
-    sections += [html_parameters.section(runs), html_head.incidents(runs), html_head.run_files(runs)]
+    pictures = (html_head.section, html_convergence.section, html_staleness.section, html_timeline.section)
+    tables = (html_parameters.section, html_head.incidents, html_head.run_files)
+    with np.errstate(all="ignore"):  # iterates of runs that diverged overflow in their measures
+        sections = [make(runs) for make in (*pictures, *tables)]
     data = {key: value for section in sections for key, value in section.data.items()}
     script = "(() => {\n'use strict';\n" + "\n".join(map(_asset, _SCRIPTS)) + "\n})();\n"
     title = ", ".join(run.name for run in runs[:3]) + (f" and {len(runs) - 3} more" if len(runs) > 3 else "")

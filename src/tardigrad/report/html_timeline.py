@@ -114,10 +114,10 @@ def _chosen(workers: Array, result: Result) -> Array:
 
 
 def tick_of(table: Array, end: float) -> float:
-    """Seconds that times are rounded to: far below a short task, and such that a run's length is below 2^31 of them."""
+    """Seconds that times are rounded to: far below a short task, and such that a run's length is 2^30 of them at most."""
     busy = table["finished"] - table["started"]
     short = float(np.quantile(busy, 0.05)) if len(busy) else 0.0
-    return max(short / 1024, end / 2**31) or 1.0
+    return max(short / 1024, end / 2**30) or 1.0
 
 
 def columns(table: Array, workers: Array, tick: float) -> Array:
@@ -146,8 +146,8 @@ def windows_of(table: Array, incidents: Sequence[float], budget: int) -> list[li
     """Seconds from and to which tasks are told one by one: around the start, incidents and the end."""
     n, received = len(table), table["received"]
     at = [int(np.searchsorted(received, second)) for second in incidents[:MAX_INCIDENTS]]
-    share = int(0.8 * budget) // (2 + len(at))  # tasks that reach into a window come on top of those received in it
-    spans = [(0, share), (n - share, n)] + [(max(i - share // 2, 0), min(i + share // 2, n)) for i in at]
+    share = max(1, int(0.8 * budget) // (2 + len(at)))  # tasks that reach into a window come on top of those received in it
+    spans = [(0, share), (n - share, n)] + [(max(i - share // 2, 0), min(i + share // 2 + 1, n)) for i in at]
     joined: list[list[int]] = []
     for low, high in sorted(spans):
         if joined and low <= joined[-1][1]:
