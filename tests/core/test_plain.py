@@ -310,3 +310,17 @@ CSR = sp.csr_array(np.array([[0.0, 1.0], [2.0, 0.0]]))
 def test_same_bits(a, b, same):
     assert same_bits(a, b) is same
     assert same_bits(b, a) is same
+
+
+def test_a_class_that_was_pickled_by_value_is_still_the_one_that_is_read_back():
+    # cloudpickle makes an empty class of the same name before it notices that there is one
+    code = (
+        "from dataclasses import dataclass\nimport cloudpickle, tardigrad as td\nfrom tardigrad.core.plain import decode, encode\n"
+        "class Mine(td.Stop):\n"
+        "    def __init__(self, n): self.n = n\n"
+        "    def fields(self): return {'n': self.n}\n"
+        "cloudpickle.loads(cloudpickle.dumps(Mine(3)))\n"
+        "back = decode(encode(Mine(3), {}), {})\n"
+        "assert type(back) is Mine and back.n == 3\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import sys
 from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -112,7 +113,7 @@ def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
 
 def _class_of(name: str) -> type[Plain]:
     module, _, own_name = name.partition(":")
-    found = Plain._known.get(name)
+    found = _living(name) or Plain._known.get(name)
     if found is None and module.startswith(_PACKAGE):
         try:
             candidate = getattr(importlib.import_module(module), own_name, None)
@@ -129,6 +130,13 @@ def _class_of(name: str) -> type[Plain]:
             " (on the command line: --import MODULE)"
         )
     return found
+
+
+def _living(name: str) -> type[Plain] | None:
+    """The class that its module holds now. A copy of a script's class that cloudpickle makes has the same name."""
+    module, _, qualified = name.partition(":")
+    found = getattr(sys.modules.get(module), qualified, None)
+    return found if isinstance(found, type) and issubclass(found, Plain) and type_name(found) == name else None
 
 
 def same_bits(a: Any, b: Any) -> bool:  # noqa: PLR0911

@@ -27,8 +27,6 @@ class AnyOrder(Engine):
         Instead of the seed: given a number n of tasks that could be answered next, returns one of 0..n-1.
     """
 
-    __module__ = "tardigrad.testing"  # under which runs on it are saved
-
     def __init__(self, seed: int = 0, choose: Callable[[int], int] | None = None) -> None:
         self.seed = seed
         self.choose = choose

@@ -36,8 +36,6 @@ class CheckedRule(Rule[Any]):
         The rule to check. An `AssertionError` names the contract that it breaks.
     """
 
-    __module__ = "tardigrad.testing"  # under which runs with it are saved
-
     def __init__(self, rule: Rule[Any]) -> None:
         self.rule = rule
         self.n_clients = 0
