@@ -315,7 +315,7 @@ def test_same_bits(a, b, same):
 def test_a_class_that_was_pickled_by_value_is_still_the_one_that_is_read_back():
     # cloudpickle makes an empty class of the same name before it notices that there is one
     code = (
-        "from dataclasses import dataclass\nimport cloudpickle, tardigrad as td\nfrom tardigrad.core.plain import decode, encode\n"
+        "import cloudpickle, tardigrad as td\nfrom tardigrad.core.plain import decode, encode\n"
         "class Mine(td.Stop):\n"
         "    def __init__(self, n): self.n = n\n"
         "    def fields(self): return {'n': self.n}\n"
