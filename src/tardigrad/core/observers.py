@@ -109,6 +109,16 @@ class History(Observer):
     ----------
     every : int or None
         Updates between snapshots; None for the first and the last only.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> engine = td.Simulated(td.Constant(1.0))
+    >>> result = td.run(td.AsyncSGD(0.1), problem, engine, stop=td.MaxUpdates(20), snapshot_every=10)
+    >>> result.history.version.tolist(), list(result.evaluate())
+    ([0, 10, 20], ['loss', 'gradient_norm'])
     """
 
     def __init__(self, every: int | None = None) -> None:

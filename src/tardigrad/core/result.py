@@ -72,6 +72,17 @@ class Result:
         Whether the trace determines the run: not where workers read what the server was changing.
     made_with : dict
         Versions that the bits of a run may depend on.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> result = td.run(td.AsyncSGD(0.5), problem, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(100))
+    >>> print(result)
+    <Result max_updates: reached the limit of 100 updates; AsyncSGD on Simulated, 100 updates, 100 replies>
+    >>> result.x.round(6), result.status.value, result.trace.updates
+    (array([1., 1.]), 'max_updates', 100)
     """
 
     x: Array

@@ -36,6 +36,13 @@ class State(Plain):
     fresh : bool
         Whether the arrays of each version's points are new ones that the rule will never change: engines
         within this process then need no copy. Rules that update in place leave it False.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> state = State(np.zeros(2))
+    >>> state.task(client=1).id, state.issued
+    (0, 1)
     """
 
     x: Array
@@ -51,7 +58,18 @@ class State(Plain):
 
 
 def scratch_field() -> Any:
-    """Field of a state that is working space: not saved, not compared."""
+    """Field of a state that is working space: not saved, not compared.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> import numpy as np
+    >>> @dataclass(slots=True)
+    ... class Mine(State):
+    ...     working_space: object = scratch_field()
+    >>> list(Mine(np.zeros(1)).fields())
+    ['x', 'version', 'issued', 'fresh']
+    """
     return field(default=None, metadata={"scratch": True}, repr=False)
 
 

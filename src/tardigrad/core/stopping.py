@@ -20,7 +20,13 @@ from tardigrad.core.validate import integer, number
 
 
 class Status(StrEnum):
-    """Why a run ended."""
+    """Why a run ended.
+
+    Examples
+    --------
+    >>> Status.CONVERGED == "converged", Status.CONVERGED.value
+    (True, 'converged')
+    """
 
     MAX_UPDATES = "max_updates"
     MAX_SECONDS = "max_seconds"
@@ -41,7 +47,13 @@ class Status(StrEnum):
 
 
 class Stop(Plain):
-    """Base class of stopping conditions."""
+    """Base class of stopping conditions.
+
+    Examples
+    --------
+    >>> MaxUpdates(1000) | MaxSeconds(60.0)  # whichever comes first
+    AnyOf(conditions=(MaxUpdates(n=1000), MaxSeconds(seconds=60.0)))
+    """
 
     def __or__(self, other: Stop) -> AnyOf:
         if not isinstance(other, Stop):
@@ -55,7 +67,13 @@ class Stop(Plain):
 
 @dataclass(frozen=True)
 class MaxUpdates(Stop):
-    """End after `n` updates of the server."""
+    """End after `n` updates of the server.
+
+    Examples
+    --------
+    >>> MaxUpdates(1000)
+    MaxUpdates(n=1000)
+    """
 
     n: int
 
@@ -65,7 +83,13 @@ class MaxUpdates(Stop):
 
 @dataclass(frozen=True)
 class MaxSeconds(Stop):
-    """End after so many seconds of the engine's clock (virtual seconds on a virtual clock)."""
+    """End after so many seconds of the engine's clock (virtual seconds on a virtual clock).
+
+    Examples
+    --------
+    >>> MaxSeconds(60.0)
+    MaxSeconds(seconds=60.0)
+    """
 
     seconds: float
 
@@ -75,7 +99,13 @@ class MaxSeconds(Stop):
 
 @dataclass(frozen=True)
 class MaxOracleCalls(Stop):
-    """End after the replies to `n` oracle calls, as counted by ``rule.oracle_calls``."""
+    """End after the replies to `n` oracle calls, as counted by ``rule.oracle_calls``.
+
+    Examples
+    --------
+    >>> MaxOracleCalls(5000)
+    MaxOracleCalls(n=5000)
+    """
 
     n: int
 

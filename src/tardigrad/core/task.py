@@ -39,6 +39,12 @@ class Task:
         A factor that the rule attaches to the reply.
     part : int
         Which part of the client's data to look at, in the rule's own numbering (a mini-batch of an epoch, say).
+
+    Examples
+    --------
+    >>> task = Task(id=7, client=2, kind="gradient")
+    >>> task.client
+    2
     """
 
     id: int
@@ -52,7 +58,14 @@ class Task:
 @final
 @dataclass(slots=True)
 class Cancel:
-    """An order to forget a task that was issued and is not answered yet."""
+    """An order to forget a task that was issued and is not answered yet.
+
+    Examples
+    --------
+    >>> orders = [Cancel(7)]  # what a rule may answer a reply with, beside tasks
+    >>> orders[0].id
+    7
+    """
 
     id: int
 
@@ -66,6 +79,20 @@ class Reply:
     all counted from the start of the run. ``payload`` is valid until ``receive`` returns: a rule
     that keeps it longer copies it, and none changes it: it may share memory with points. ``finite`` says that its worker found
     the payload finite, so the server need not look.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> class Late(td.AsyncSGD):
+    ...     def receive(self, state, reply, rng):
+    ...         if state.version - reply.version > 3:
+    ...             print("client", reply.task.client, "read version", reply.version, "and answers at", state.version)
+    ...         return super().receive(state, reply, rng)
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> timing = td.PerClient([1.0, 4.5])
+    >>> result = td.run(Late(0.1), problem, td.Simulated(timing), stop=td.MaxUpdates(6))
+    client 1 read version 0 and answers at 4
     """
 
     task: Task

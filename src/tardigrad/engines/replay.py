@@ -54,6 +54,16 @@ class Replay(Engine):
         If the trace is none, or is of such a run and `prescribed` is missing.
     ReplayError
         While the run goes on: at the first row that does not fit.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> recorded = td.run(td.AsyncSGD(0.5), problem, td.Threads(2), stop=td.MaxUpdates(50))
+    >>> again = td.run(td.AsyncSGD(0.5), problem, td.Replay(recorded.trace), stop=None)
+    >>> again.x.tobytes() == recorded.x.tobytes()
+    True
     """
 
     ends_by_itself = True

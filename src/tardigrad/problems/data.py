@@ -33,6 +33,12 @@ class Dataset(Plain):
     ------
     InvalidInputError
         For a wrong shape, no rows, or a value that is NaN or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> Dataset(np.eye(3), np.ones(3))
+    <Dataset of 3 rows, 3 features, float64>
     """
 
     def __init__(self, X: Any, y: Any) -> None:

@@ -67,6 +67,12 @@ class Iid(Partition):
         Number of clients.
     seed : int
         Seed of the deal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> np.bincount(Iid(n_clients=3).owners(np.zeros(7))).tolist()
+    [3, 2, 2]
     """
 
     n_clients: int
@@ -100,6 +106,14 @@ class Dirichlet(Partition):
     The class-wise form of the partition of Hsu, Qi, Brown, "Measuring the effects of non-identical data
     distribution for federated visual classification", 2019, which draws a class mixture for each client instead:
     `HsuDirichlet`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.repeat([0, 1], 50)
+    >>> owners = Dirichlet(n_clients=2, alpha=0.5, seed=5).owners(labels)
+    >>> [np.bincount(labels[owners == client], minlength=2).tolist() for client in range(2)]
+    [[48, 6], [2, 44]]
     """
 
     n_clients: int
@@ -143,6 +157,14 @@ class Shards(Partition):
     References
     ----------
     McMahan et al., "Communication-efficient learning of deep networks from decentralized data", AISTATS 2017.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> labels = np.repeat([0, 1, 2], 4)
+    >>> owners = Shards(n_clients=3, per_client=1).owners(labels)
+    >>> [np.unique(labels[owners == client]).tolist() for client in range(3)]
+    [[0], [1], [2]]
     """
 
     n_clients: int
@@ -170,6 +192,14 @@ class Shared(Partition):
     ----------
     n_clients : int
         Number of clients, normally that of the workers.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Shared(n_clients=2))
+    >>> problem.n_clients, problem.shared_data
+    (2, True)
     """
 
     n_clients: int
@@ -192,6 +222,14 @@ class Given(Partition):
     Notes
     -----
     It serves to partition by other labels than those of the problem: ``Given(HsuDirichlet(64, 0.1).owners(classes))``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Given([0, 0, 0, 1]))
+    >>> problem.n_clients
+    2
     """
 
     def __init__(self, clients: Array) -> None:

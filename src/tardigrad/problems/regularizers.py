@@ -36,7 +36,14 @@ class Regularizer(Plain):
 
 @dataclass(frozen=True)
 class L2(Regularizer):
-    """Ridge, ``rho / 2 |x|^2``."""
+    """Ridge, ``rho / 2 |x|^2``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(L2(0.1).value(np.array([3.0, 4.0])))
+    1.25
+    """
 
     rho: float
 
@@ -61,6 +68,12 @@ class SmoothNonconvex(Regularizer):
 
     Its gradient is ``2 rho x_j / (1 + x_j^2)^2``, its second derivative lies in
     ``[-rho / 2, 2 rho]``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> float(SmoothNonconvex(0.1).value(np.array([1.0, 1.0])))
+    0.1
     """
 
     rho: float

@@ -136,6 +136,15 @@ class GaussianSketch(Sketch):
     ----------
     size : int
         Combinations of a step.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> A = np.random.default_rng(0).normal(size=(50, 5))
+    >>> found = td.linsolve(A, A @ np.ones(5), method="basic", sketch=td.GaussianSketch(8))
+    >>> bool(np.allclose(found.x, 1.0, atol=1e-4))
+    True
     """
 
     size: int
@@ -160,6 +169,15 @@ class CountSketch(Sketch):
     ----------
     size : int
         Sums.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> A = np.random.default_rng(0).normal(size=(50, 5))
+    >>> found = td.linsolve(A, A @ np.ones(5), method="basic", sketch=td.CountSketch(8))
+    >>> bool(np.allclose(found.x, 1.0, atol=1e-4))
+    True
     """
 
     size: int

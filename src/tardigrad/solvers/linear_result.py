@@ -44,6 +44,15 @@ class LinearResult(Result):
         omega and whatever else the method has, as they were used.
     judging_share : float
         The part of the time that was spent on residuals.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> A = np.random.default_rng(0).normal(size=(2000, 50))
+    >>> found = td.linsolve(A, A @ np.ones(50))
+    >>> found.method, bool(found.residual_norm <= 1e-6), bool(found.passes < 10)
+    ('row-action', True, True)
     """
 
     residual_norm: float = math.nan

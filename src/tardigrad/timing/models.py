@@ -122,7 +122,13 @@ class _Scaled(Timing):
 
 @dataclass(frozen=True)
 class Exponential(_Scaled):
-    """Exponential durations with a mean, or a mean for each client."""
+    """Exponential durations with a mean, or a mean for each client.
+
+    Examples
+    --------
+    >>> round(Exponential(2.0).duration(client=0, start=0.0, u=0.5), 3)  # the median, 2 log 2
+    1.386
+    """
 
     mean: float | Sequence[float] = 1.0
 
@@ -143,6 +149,11 @@ class Pareto(_Scaled):
         Mean, ``t_0 tail / (tail - 1)``.
     tail : float
         The exponent a, ``> 1``; the variance is infinite up to 2.
+
+    Examples
+    --------
+    >>> round(Pareto(3.0, tail=1.5).duration(client=0, start=0.0, u=0.5), 3)  # t_0 = 1, the median 2^(2/3)
+    1.587
     """
 
     mean: float | Sequence[float] = 1.0
@@ -160,7 +171,13 @@ class Pareto(_Scaled):
 
 @dataclass(frozen=True)
 class LogNormal(_Scaled):
-    """Log-normal durations, ``exp(mu + sigma Z)`` with Z standard normal and ``mu = log(mean) - sigma^2 / 2``."""
+    """Log-normal durations, ``exp(mu + sigma Z)`` with Z standard normal and ``mu = log(mean) - sigma^2 / 2``.
+
+    Examples
+    --------
+    >>> round(LogNormal(1.0, 0.5).duration(client=0, start=0.0, u=0.5), 4)  # the median, exp(-0.5^2 / 2)
+    0.8825
+    """
 
     mean: float | Sequence[float] = 1.0
     sigma: float = 1.0
@@ -186,6 +203,12 @@ class RandomStragglers(Timing):
         Seconds added, ``>= 0``.
     base : Timing
         Durations without the delay.
+
+    Examples
+    --------
+    >>> timing = RandomStragglers(p=0.1, delay=20.0, base=Constant(1.0))
+    >>> sorted({timing.duration(0, 0.0, u) for u in (0.05, 0.5, 0.95)})
+    [1.0, 21.0]
     """
 
     p: float

@@ -1,0 +1,114 @@
+"""The documentation is whole: public names are in the reference, pages in the navigation, examples in docstrings."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from pathlib import Path
+
+import pytest
+
+import tardigrad as td
+import tardigrad.diagnostics
+import tardigrad.theory
+
+DOCS = Path(__file__).parent.parent / "docs"
+
+
+def reference():
+    """What the reference pages show: {dotted name: names that it is limited to, or None for all}."""
+    shown = {}
+    for page in sorted((DOCS / "reference").glob("*.md")):
+        for name, members in re.findall(r"^::: (\S+)\n(?:    options:\n(?:      members: \[(.*)\])?)?", page.read_text(), re.M):
+            shown[name] = re.split(r",\s*", members) if members else None
+    return shown
+
+
+SHOWN = reference()
+
+
+def resolve(dotted):
+    """A module, or something in one."""
+    try:
+        return importlib.import_module(dotted)
+    except ModuleNotFoundError:
+        module, _, name = dotted.rpartition(".")
+        return getattr(importlib.import_module(module), name)
+
+
+def is_shown(module, name):
+    """Whether a page shows it: by itself, or as a member of its module."""
+    if f"{module}.{name}" in SHOWN:
+        return True
+    return module in SHOWN and (SHOWN[module] is None or name in SHOWN[module])
+
+
+def public_members(module):
+    """Functions and classes that a module defines."""
+    for name, value in vars(module).items():
+        own = (inspect.isfunction(value) or inspect.isclass(value)) and value.__module__ == module.__name__
+        if own and not name.startswith("_"):
+            yield name
+
+
+def modules_of(package):
+    return [importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)]
+
+
+PUBLIC = [getattr(td, name) for name in td.__all__ if name not in ("__version__", *td._SUBMODULES)]
+#: what theory and diagnostics share with themselves
+HELPERS = ("tardigrad.theory.spectra", "tardigrad.diagnostics.replayed")
+OPEN_MODULES = [
+    module
+    for module in (td.testing, td.datasets, *modules_of(tardigrad.theory), *modules_of(tardigrad.diagnostics))
+    if module.__name__ not in HELPERS
+]
+
+
+@pytest.mark.parametrize("value", PUBLIC, ids=lambda value: value.__name__)
+def test_public_name_is_in_the_reference(value):
+    assert is_shown(value.__module__, value.__qualname__), (
+        f"add '::: {value.__module__}.{value.__qualname__}' to docs/reference"
+    )
+
+
+@pytest.mark.parametrize("dotted", SHOWN)
+def test_what_the_reference_shows_exists(dotted):
+    value = resolve(dotted)
+    for member in SHOWN[dotted] or ():
+        assert hasattr(value, member), f"{dotted} has no {member}"
+    assert value.__doc__
+
+
+@pytest.mark.parametrize("module", OPEN_MODULES, ids=lambda module: module.__name__)
+def test_functions_of_theory_diagnostics_testing_and_datasets_are_in_the_reference(module):
+    missing = [name for name in public_members(module) if not is_shown(module.__name__, name)]
+    assert not missing, f"docs/reference lacks {', '.join(missing)} of {module.__name__}"
+
+
+#: what authors subclass or are handed: write-a-rule.md, timing.md and the classes that are made of them show how
+FOR_AUTHORS = (td.Compressor, td.Engine, td.InPlaceRule, td.InPlaceState, td.Placement)
+FOR_AUTHORS += (td.Problem, td.ReadSequence, td.Rule, td.StepSequence, td.Timing)
+
+
+def to_be_used(value):
+    return value not in FOR_AUTHORS and not (inspect.isclass(value) and issubclass(value, Exception))
+
+
+@pytest.mark.parametrize("value", list(filter(to_be_used, PUBLIC)), ids=lambda value: value.__name__)
+def test_public_docstring_has_an_example(value):
+    assert ">>> " in value.__doc__
+
+
+def test_every_page_is_in_the_navigation():
+    navigation = (DOCS.parent / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    assert pages == set(re.findall(r": (\S+\.md)$", navigation, re.M))
+
+
+@pytest.mark.parametrize("page", sorted((DOCS / "tutorials").glob("*.md")), ids=lambda page: page.stem)
+def test_tutorial_has_examples_that_run_and_says_when_not(page):
+    text = page.read_text()
+    assert text.count("\n>>> ") > 10
+    assert re.search(r"^## When (not|synchronous is better)", text, re.M)
+    assert "4 cores of an Intel Xeon" in text or "core of an Intel Xeon" in text
