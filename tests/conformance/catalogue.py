@@ -7,6 +7,7 @@ from block_rule import BlockDescent
 from odd_rule import OddRule
 
 import tardigrad as td
+from clients import make_weighted
 from conftest import make_problem
 from needs import needs_ray
 from tardigrad.testing import AnyOrder
@@ -107,7 +108,7 @@ ENGINE_NAMES = [
 
 PROBLEMS = {
     "noisy": make_problem,
-    "exact, weighted": lambda: make_problem(batch=None, weights="rows"),
+    "exact, weighted": lambda: make_weighted(batch=None),
     "linear system": make_system,
 }
 

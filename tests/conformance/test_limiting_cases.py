@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
+from clients import make_weighted
 from conftest import make_problem
 from tardigrad.core.streams import Domain, Stream
 
@@ -52,7 +53,7 @@ def test_float32_problem_is_textbook_sgd_in_float32():
 
 
 def test_synchronous_round_is_gradient_descent_on_the_weighted_sum():
-    problem = make_problem(batch=None, weights="rows")
+    problem = make_weighted(batch=None)
     result = td.run(td.SyncSGD(0.1), problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(25))
     x = problem.x0()
     for _ in range(25):

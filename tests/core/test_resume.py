@@ -356,7 +356,7 @@ REFUSED = [
     ({"rule": td.AsyncSGD(0.1, momentum=0.5)}, r"made with another rule: its momentum is 0\.0, not 0\.5"),
     ({"rule": td.SyncSGD(0.1)}, "made with another rule: AsyncSGD, not SyncSGD"),
     ({"problem": make_problem(batch=4)}, r"made on another problem.*fingerprint"),
-    ({"problem": make_problem(batch=None, weights="rows")}, r"made on another problem.*fingerprint"),
+    ({"problem": make_problem(weights="rows")}, r"made on another problem.*fingerprint"),
 ]
 
 

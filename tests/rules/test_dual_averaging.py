@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
+from clients import make_weighted
 from conftest import make_problem
 from tardigrad.core.streams import Domain, Stream
 
@@ -106,9 +107,9 @@ def test_exact_gradients_of_clients_with_unequal_weights():
 
 
 def test_exact_gradients_are_weighted():
-    problem = make_problem(weights="rows")
+    problem = make_weighted()
     result = td.run(td.DAGD(0.05), problem, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(40))
-    exact = make_problem(weights="rows", batch=None)
+    exact = make_weighted(batch=None)
     same = td.run(td.DASGD(0.05), exact, td.Simulated(td.Exponential(1.0)), stop=td.MaxUpdates(40))
     assert result.x.tobytes() == same.x.tobytes()
 

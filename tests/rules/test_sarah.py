@@ -89,7 +89,7 @@ def test_a_difference_costs_two_gradients_and_a_full_round_one_each():
 
 
 def test_a_full_gradient_at_every_update_is_gradient_descent():
-    problem = make_problem(batch=None, weights="rows")
+    problem = make_weighted(batch=None)
     result = simulate(td.SARAH(0.1, restart_every=1), problem, 25)
     x = problem.x0()
     for _ in range(25):
