@@ -1,5 +1,7 @@
 """SyncSGD and AsyncSGD: who is asked, how replies are weighed, and what is refused."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -28,6 +30,18 @@ def test_shuffled_passes_ask_every_client_once():
     passes = result.trace["client"].reshape(10, 7)
     assert all(sorted(row) == list(range(7)) for row in passes.tolist())
     assert len({tuple(row) for row in passes.tolist()}) > 1
+
+
+@pytest.mark.parametrize("rule", [td.SyncSGD(0.1), td.SyncSGD(0.1, sample=2), td.AsyncSGD(0.1), td.AsyncBC(0.1)], ids=repr)
+@pytest.mark.parametrize("shape", [(1,), (3, 4), (4,)])
+def test_a_gradient_of_another_shape_is_an_error_that_names_both(rule, shape):
+    class Wrong(td.ClientQuadratics):
+        def gradient(self, client, x, sample=None):
+            return np.ones(shape)
+
+    problem = Wrong(np.ones(4), np.zeros((4, 3)))
+    with pytest.raises(td.InvalidInputError, match=re.escape(f"a gradient has shape {shape}, the iterates (3,): they must")):
+        simulate(rule, problem, 5)
 
 
 def test_the_client_that_answered_is_asked_again():

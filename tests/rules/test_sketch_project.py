@@ -436,7 +436,7 @@ def test_averaged_needs_a_task_for_each_client_with_data_of_its_own():
 
 def test_nothing_is_compiled_while_a_run_goes_on(monkeypatch):
     compiled = []
-    monkeypatch.setattr("tardigrad.rules.sketch_steps.warm_up", lambda dtype, loop: compiled.append((dtype, loop)))
+    monkeypatch.setattr("tardigrad.rules.gradient_descent.warm_up", lambda dtype, loop: compiled.append((dtype, loop)))
     for rule in (td.AveragedSketchProject(1.0, 0.5), td.AcceleratedSketchProject(1.0, 1.1)):
         for dim in (5, SMALL):
             rule.configure(Wide(dim), 1, None)

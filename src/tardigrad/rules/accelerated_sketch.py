@@ -16,7 +16,8 @@ from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, State, scratch_field
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Reply
-from tardigrad.rules.sketch_steps import NO_STALENESS, MixingRule, check_reply, joint_shape, share_of, start_of, take
+from tardigrad.rules.gradient_descent import check_shape
+from tardigrad.rules.sketch_steps import NO_STALENESS, MixingRule, joint_shape, share_of, start_of, take
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,7 +101,7 @@ class AcceleratedSketchProject(MixingRule[AcceleratedSketchState]):
 
     def receive(self, state: AcceleratedSketchState, reply: Reply, rng: Rng) -> tuple[AcceleratedSketchState, Orders]:
         z: Any = reply.payload
-        check_reply(state, z)
+        check_shape(z, state.x, "step")
         if state.previous is None:
             take(state, z)
             state.previous = np.array(z, state.x.dtype)

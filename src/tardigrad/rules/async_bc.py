@@ -36,7 +36,7 @@ from tardigrad.core.validate import integer, optional_integer
 from tardigrad.rules.asking import Asking, AskingState, NextClient, distinct_clients
 from tardigrad.rules.compression import Compressor
 from tardigrad.rules.differences import DIFFERENCE, FULL, DifferenceRule
-from tardigrad.rules.gradient_descent import SMALL
+from tardigrad.rules.gradient_descent import SMALL, check_shape
 from tardigrad.theory.async_bc import full_gradient_step, stochastic_step
 
 
@@ -245,6 +245,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
     def _gather(self, state: BiasState, reply: Reply, rng: Rng) -> Orders:
         """Add a full gradient when it is its turn; after the last of them m is new."""
         gradient: Any = reply.payload
+        check_shape(gradient, state.x)
         if reply.task.id != state.first + state.gathered:
             state.early[reply.task.id] = np.array(gradient)
             return []
@@ -274,10 +275,7 @@ class AsyncBC(Asking[BiasState], DifferenceRule[BiasState]):
         change: Any = reply.payload
         if self.compression is not None:
             change = self.compression.expand(change, state.x.shape[-1], state.x.dtype)
-        if np.shape(change) != state.x.shape:
-            raise InvalidInputError(
-                f"a difference has shape {np.shape(change)}, the iterates {state.x.shape}: they must be equal"
-            )
+        check_shape(change, state.x, "difference")
         sums = (state.m, state.total) if current and self._gathering(state) else (state.m,)
         for total in sums:
             self._add(state, total, change, reply.task.weight)

@@ -25,7 +25,7 @@ from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import integer
 from tardigrad.rules.asking import Asking, AskingState, NextClient
-from tardigrad.rules.gradient_descent import SMALL, DescentRule
+from tardigrad.rules.gradient_descent import SMALL, DescentRule, check_shape
 
 
 @dataclass(slots=True, kw_only=True)
@@ -57,8 +57,7 @@ class BufferedRule(Asking[BufferedState], DescentRule[BufferedState]):
         if state.total is None:
             self._descend(state, change)
             return
-        if change.shape != state.x.shape:
-            raise InvalidInputError(f"a gradient has shape {change.shape}, the iterates {state.x.shape}: they must be equal")
+        check_shape(change, state.x)
         state.total += change
         state.waiting += 1
         if state.waiting < buffer:

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from numpy import multiply
 
-from tardigrad.core.compiled import mix_in, subtract_scaled, warm_up
+from tardigrad.core.compiled import mix_in, subtract_scaled
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, scratch_field
@@ -34,7 +34,7 @@ from tardigrad.core.task import Array, Payload, Points, Reply, Task
 from tardigrad.core.validate import yes_or_no
 from tardigrad.problems.projections import ConvexSet, as_constraint
 from tardigrad.rules.asking import Asking, AskingState, NextClient
-from tardigrad.rules.gradient_descent import SMALL, GradientRule
+from tardigrad.rules.gradient_descent import SMALL, GradientRule, check_shape
 
 
 @dataclass(slots=True, kw_only=True)
@@ -62,6 +62,7 @@ class _Projected(Asking[DualState], GradientRule[DualState]):
     """What the three rules share."""
 
     lazy: ClassVar[bool] = True
+    _loops = (subtract_scaled, mix_in)
 
     step: Step
     constraint: ConvexSet | None = None
@@ -85,9 +86,7 @@ class _Projected(Asking[DualState], GradientRule[DualState]):
 
     def configure(self, problem: Problem, concurrency: int, max_staleness: int | None) -> Self:
         as_constraint(self.constraint, problem.dim)
-        if problem.dim * problem.dtype.itemsize > SMALL:
-            warm_up(problem.dtype)
-            warm_up(problem.dtype, mix_in)
+        self._warm_up(problem)
         return super().configure(problem, concurrency, max_staleness)
 
     def start(self, x0: Array, n_clients: int, rng: Rng) -> tuple[DualState, Orders]:
@@ -111,8 +110,7 @@ class _Projected(Asking[DualState], GradientRule[DualState]):
     def _move(self, state: DualState, gradient: Any, step: Any) -> None:
         """The step and the projection; in place unless the state is fresh."""
         y = state.x if state.y is None else state.y
-        if np.shape(gradient) != y.shape:
-            raise InvalidInputError(f"a gradient has shape {np.shape(gradient)}, the iterates {y.shape}: they must be equal")
+        check_shape(gradient, y)
         if y.ndim == 1 and not state.fresh:
             subtract_scaled(y, gradient, step)
         else:

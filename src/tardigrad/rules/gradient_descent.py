@@ -17,7 +17,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, Self
 
@@ -38,13 +38,28 @@ from tardigrad.rules.asking import Asking, AskingState, NextClient
 SMALL = 2**17
 
 
+def check_shape(reply: Any, x: Array, what: str = "gradient") -> None:
+    """A reply has the shape of the iterates: NumPy would broadcast another one without a word."""
+    if np.shape(reply) != x.shape:
+        raise InvalidInputError(f"a {what} has shape {np.shape(reply)}, the iterates {x.shape}: they must be equal")
+
+
 class GradientRule(Rule[S], Generic[S]):
     """The worker's half of gradient descent: a client's gradient, times what makes a uniformly drawn client's unbiased."""
+
+    #: what the server updates large iterates with
+    _loops: ClassVar[tuple[Callable[[Array, Array, Any], None], ...]] = (subtract_scaled,)
 
     def work(self, problem: Problem, task: Task, points: Points, rng: Rng, cache: Any) -> Payload:
         client = task.client
         gradient = problem.gradient(client, points[0], problem.sample(client, rng))
         return gradient if problem.equal_weights else gradient * problem.scale(client)
+
+    def _warm_up(self, problem: Problem) -> None:
+        """Compile before the run what large iterates are updated with."""
+        if problem.dim * problem.dtype.itemsize > SMALL:
+            for loop in self._loops:
+                warm_up(problem.dtype, loop)
 
 
 class DescentRule(GradientRule[S], Generic[S]):
@@ -65,11 +80,6 @@ class DescentRule(GradientRule[S], Generic[S]):
     @property
     def batch_shape(self) -> tuple[int, ...]:
         return step_shape(self.step)
-
-    def _warm_up(self, problem: Problem) -> None:
-        """Compile before the run what large iterates are updated with."""
-        if problem.dim * problem.dtype.itemsize > SMALL:
-            warm_up(problem.dtype)
 
     def _descend(self, state: Any, gradient: Any, factor: float = 1.0) -> None:
         """``v <- momentum v + gradient; x <- x - step factor v``, in place."""
@@ -97,8 +107,7 @@ class DescentRule(GradientRule[S], Generic[S]):
 
         A large vector has no temporary: it is updated in one compiled pass, in half the time.
         """
-        if gradient.shape != state.x.shape:
-            raise InvalidInputError(f"a gradient has shape {gradient.shape}, the iterates {state.x.shape}: they must be equal")
+        check_shape(gradient, state.x)
         step = None
         if not isinstance(self.step, StepSequence):
             step = np.asarray(step_at(self.step, 0), state.x.dtype)
@@ -175,6 +184,7 @@ class SyncSGD(DescentRule[SyncState]):
         return state, self._round(state, rng)
 
     def receive(self, state: SyncState, reply: Reply, rng: Rng) -> tuple[SyncState, Orders]:
+        check_shape(reply.payload, state.x)
         if reply.task.id != state.turn:
             state.early[reply.task.id] = np.array(reply.payload)
             return state, []

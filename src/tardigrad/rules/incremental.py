@@ -41,7 +41,7 @@ from tardigrad.core.steps import Step
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Reply
 from tardigrad.rules.asking import Asking, AskingState, NextClient
-from tardigrad.rules.gradient_descent import SMALL, DescentRule
+from tardigrad.rules.gradient_descent import SMALL, DescentRule, check_shape
 
 
 @dataclass(slots=True, kw_only=True)
@@ -100,8 +100,7 @@ class _Table(Asking[TableState], DescentRule[TableState]):
 
     def receive(self, state: TableState, reply: Reply, rng: Rng) -> tuple[TableState, Orders]:
         gradient: Any = reply.payload
-        if gradient.shape != state.x.shape:
-            raise InvalidInputError(f"a gradient has shape {gradient.shape}, the iterates {state.x.shape}: they must be equal")
+        check_shape(gradient, state.x)
         if not state.missing:
             self._update(state, reply.task.client, gradient)
             return state, [self._next_task(state, reply.task, rng)]
@@ -242,7 +241,6 @@ class SAGA(_Table):
     next_client: NextClient = "uniform"
 
     def _update(self, state: TableState, client: int, gradient: Array) -> None:
-        change = _change(state, client, gradient)
-        change += state.mean
-        self._descend(state, change)
-        _replace(state, client, gradient, _change(state, client, gradient))
+        change, last = _change(state, client, gradient), state.table[client]
+        self._descend(state, np.add(change, state.mean, last))  # the last gradient is needed no more
+        _replace(state, client, gradient, change)

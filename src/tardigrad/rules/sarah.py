@@ -18,7 +18,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import Orders, State, scratch_field
 from tardigrad.core.steps import Step
@@ -27,7 +26,7 @@ from tardigrad.core.task import Array, Reply
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.rules.asking import distinct_clients
 from tardigrad.rules.differences import DIFFERENCE, FULL, DifferenceRule
-from tardigrad.rules.gradient_descent import SMALL
+from tardigrad.rules.gradient_descent import SMALL, check_shape
 
 
 @dataclass(slots=True, kw_only=True)
@@ -125,8 +124,7 @@ class SARAH(DifferenceRule[SarahState]):
 
     def receive(self, state: SarahState, reply: Reply, rng: Rng) -> tuple[SarahState, Orders]:
         part: Any = reply.payload
-        if part.shape != state.x.shape:
-            raise InvalidInputError(f"a gradient has shape {part.shape}, the iterates {state.x.shape}: they must be equal")
+        check_shape(part, state.x)
         if reply.task.id != state.turn:
             state.early[reply.task.id] = np.array(part)
             return state, []

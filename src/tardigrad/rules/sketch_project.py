@@ -33,11 +33,11 @@ from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Reply
 from tardigrad.core.validate import integer, optional_integer
 from tardigrad.rules.accelerated_sketch import AcceleratedSketchProject, AcceleratedSketchState
+from tardigrad.rules.gradient_descent import check_shape
 from tardigrad.rules.sketch_steps import (
     NO_STALENESS,
     MixingRule,
     SketchRule,
-    check_reply,
     joint_shape,
     share_of,
     start_of,
@@ -109,7 +109,7 @@ class SketchProject(SketchRule[SketchState]):
         return state, [state.task(0)]
 
     def receive(self, state: SketchState, reply: Reply, rng: Rng) -> tuple[SketchState, Orders]:
-        check_reply(state, reply.payload)
+        check_shape(reply.payload, state.x, "step")
         y: Any = reply.payload
         take(state, y)
         state.version += 1
@@ -178,7 +178,7 @@ class ParallelSketchProject(SketchRule[ParallelSketchState]):
         return state, self._round(state)
 
     def receive(self, state: ParallelSketchState, reply: Reply, rng: Rng) -> tuple[ParallelSketchState, Orders]:
-        check_reply(state, reply.payload)
+        check_shape(reply.payload, state.x, "step")
         if reply.task.id != state.turn:
             state.early[reply.task.id] = np.array(reply.payload)
             return state, []
@@ -289,7 +289,7 @@ class AveragedSketchProject(MixingRule[AveragedSketchState]):
     def receive(self, state: AveragedSketchState, reply: Reply, rng: Rng) -> tuple[AveragedSketchState, Orders]:
         y: Any = reply.payload
         if y.__class__ is not np.ndarray or y.shape != state.x.shape:
-            check_reply(state, y)
+            check_shape(y, state.x, "step")
         state.x = self._mix(state, self.theta, state.x, y)
         state.version += 1
         return state, [state.task(reply.task.client)]

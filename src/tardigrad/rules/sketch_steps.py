@@ -15,14 +15,14 @@ from typing import Any, Generic
 import numpy as np
 from numpy import multiply
 
-from tardigrad.core.compiled import mix_in, warm_up
+from tardigrad.core.compiled import mix_in
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.problem import Problem
 from tardigrad.core.rule import S, State
 from tardigrad.core.steps import check_step
 from tardigrad.core.streams import Rng
 from tardigrad.core.task import Array, Payload, Points, Task
-from tardigrad.rules.gradient_descent import SMALL, GradientRule
+from tardigrad.rules.gradient_descent import SMALL, GradientRule, check_shape
 
 #: why methods that wait for every reply do not run on prescribed staleness
 NO_STALENESS: Mapping[str, str] = {"Prescribed": "the method waits for every reply, so nothing is left to prescribe"}
@@ -80,12 +80,6 @@ def start_of(x0: Array) -> dict[str, Any]:
     return {"x": x0, "fresh": x0.nbytes <= SMALL}
 
 
-def check_reply(state: State, y: Any) -> None:
-    """A reply has the shape of the iterates: NumPy would broadcast another one without a word."""
-    if np.shape(y) != state.x.shape:
-        raise InvalidInputError(f"a step from iterates of shape {state.x.shape} has shape {np.shape(y)}: they must be equal")
-
-
 def take(state: State, y: Array) -> None:
     """``x <- y``: a reply's memory is not the state's to keep."""
     if state.fresh:
@@ -96,6 +90,8 @@ def take(state: State, y: Array) -> None:
 
 class MixingRule(SketchRule[S], Generic[S]):
     """The server's half of methods that mix a reply into a point: ``(1 - share) point + share y``."""
+
+    _loops = (mix_in,)
 
     def _mix(self, state: Any, share: float | Array, point: Array, y: Array) -> Array:
         """The mixture, in place of `point` unless the state is fresh."""
@@ -114,7 +110,7 @@ class MixingRule(SketchRule[S], Generic[S]):
 
     def _workspace(self, state: Any, share: float | Array, y: Array) -> tuple[Array | None, Any, Any]:
         """Room for a temporary, and both shares as arrays, which NumPy need not convert at every update."""
-        check_reply(state, y)
+        check_shape(y, state.x, "step")
         x = state.x
         if x.ndim == 1 and not state.fresh:
             state.scratch = None, None, None
@@ -126,8 +122,3 @@ class MixingRule(SketchRule[S], Generic[S]):
             state.scratch = np.empty_like(x), part, rest
         scratch: tuple[Array | None, Any, Any] = state.scratch
         return scratch
-
-    def _warm_up(self, problem: Problem) -> None:
-        """Compile before the run what large iterates are updated with."""
-        if problem.dim * problem.dtype.itemsize > SMALL:
-            warm_up(problem.dtype, mix_in)
