@@ -37,7 +37,7 @@ class Dataset(Plain):
     Examples
     --------
     >>> import numpy as np
-    >>> Dataset(np.eye(3), np.ones(3))
+    >>> Dataset(np.eye(3), [1.0, 2.0, 3.0])
     <Dataset of 3 rows, 3 features, float64>
     """
 

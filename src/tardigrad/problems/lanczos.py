@@ -1,4 +1,10 @@
-"""The method of Lanczos for the ends of a spectrum, with what is known of its error."""
+"""The method of Lanczos for the ends of a spectrum, with what is known of its error.
+
+Rules of this file:
+
+- the operator is a function of a vector: no matrix is formed, none is kept but the Lanczos vectors;
+- what is returned says by how much it may be off.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Least squares: linear regression with the squared loss."""
+"""Least squares: linear regression with the squared loss.
+
+Rules of this file: those of `linear_model`; here are the loss, its slope and its constants alone.
+"""
 
 from __future__ import annotations
 

@@ -71,8 +71,8 @@ class Iid(Partition):
     Examples
     --------
     >>> import numpy as np
-    >>> np.bincount(Iid(n_clients=3).owners(np.zeros(7))).tolist()
-    [3, 2, 2]
+    >>> np.bincount(Iid(3).owners(np.zeros(10))).tolist()
+    [4, 3, 3]
     """
 
     n_clients: int
@@ -110,10 +110,10 @@ class Dirichlet(Partition):
     Examples
     --------
     >>> import numpy as np
-    >>> labels = np.repeat([0, 1], 50)
-    >>> owners = Dirichlet(n_clients=2, alpha=0.5, seed=5).owners(labels)
-    >>> [np.bincount(labels[owners == client], minlength=2).tolist() for client in range(2)]
-    [[48, 6], [2, 44]]
+    >>> labels = np.repeat([0, 1], 100)
+    >>> owners = Dirichlet(2, alpha=1e-3).owners(labels)  # hardly a class is shared
+    >>> [np.unique(owners[labels == label]).size for label in (0, 1)]
+    [1, 1]
     """
 
     n_clients: int
@@ -161,10 +161,10 @@ class Shards(Partition):
     Examples
     --------
     >>> import numpy as np
-    >>> labels = np.repeat([0, 1, 2], 4)
-    >>> owners = Shards(n_clients=3, per_client=1).owners(labels)
-    >>> [np.unique(labels[owners == client]).tolist() for client in range(3)]
-    [[0], [1], [2]]
+    >>> labels = np.arange(12) // 2
+    >>> owners = Shards(3, per_client=2).owners(labels)
+    >>> [np.unique(labels[owners == client]).size for client in range(3)]
+    [2, 2, 2]
     """
 
     n_clients: int
@@ -197,9 +197,9 @@ class Shared(Partition):
     --------
     >>> import numpy as np
     >>> import tardigrad as td
-    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Shared(n_clients=2))
-    >>> problem.n_clients, problem.shared_data
-    (2, True)
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), Shared(3))
+    >>> problem.n_clients, problem.n_rows_of(0), problem.shared_data
+    (3, 4, True)
     """
 
     n_clients: int
@@ -227,9 +227,9 @@ class Given(Partition):
     --------
     >>> import numpy as np
     >>> import tardigrad as td
-    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Given([0, 0, 0, 1]))
-    >>> problem.n_clients
-    2
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), Given([0, 1, 1, -1]), weights="rows")
+    >>> problem.n_rows_of(1), problem.weight(1)
+    (2, 0.6666666666666666)
     """
 
     def __init__(self, clients: Array) -> None:

@@ -38,11 +38,16 @@ class Regularizer(Plain):
 class L2(Regularizer):
     """Ridge, ``rho / 2 |x|^2``.
 
+    Parameters
+    ----------
+    rho : float
+        Its weight, >= 0.
+
     Examples
     --------
     >>> import numpy as np
-    >>> float(L2(0.1).value(np.array([3.0, 4.0])))
-    1.25
+    >>> float(L2(0.5).value(np.array([1.0, 1.0])))
+    0.5
     """
 
     rho: float
@@ -69,11 +74,20 @@ class SmoothNonconvex(Regularizer):
     Its gradient is ``2 rho x_j / (1 + x_j^2)^2``, its second derivative lies in
     ``[-rho / 2, 2 rho]``.
 
+    Parameters
+    ----------
+    rho : float
+        Its weight, >= 0.
+
+    References
+    ----------
+    Gao, Takezawa, Stich, "A bias correction mechanism for distributed asynchronous optimization", TMLR, section 5.
+
     Examples
     --------
     >>> import numpy as np
-    >>> float(SmoothNonconvex(0.1).value(np.array([1.0, 1.0])))
-    0.1
+    >>> float(SmoothNonconvex(0.5).value(np.array([1.0, 1.0])))
+    0.5
     """
 
     rho: float

@@ -1,4 +1,7 @@
-"""Regression by a sigmoid with the squared loss: not convex, and variationally coherent where its labels are planted."""
+"""Regression by a sigmoid with the squared loss: not convex, and variationally coherent where its labels are planted.
+
+Rules of this file: those of `linear_model`; here are the loss, its slope and its curvature alone.
+"""
 
 from __future__ import annotations
 

@@ -137,13 +137,19 @@ class GaussianSketch(Sketch):
     size : int
         Combinations of a step.
 
+    References
+    ----------
+    Gower, Richtarik, "Randomized iterative methods for linear systems", SIAM J. Matrix Anal. Appl. 36, 2015, whose Gaussian
+    methods these are.
+
     Examples
     --------
     >>> import numpy as np
     >>> import tardigrad as td
-    >>> A = np.random.default_rng(0).normal(size=(50, 5))
-    >>> found = td.linsolve(A, A @ np.ones(5), method="basic", sketch=td.GaussianSketch(8))
-    >>> bool(np.allclose(found.x, 1.0, atol=1e-4))
+    >>> A = np.random.default_rng(0).normal(size=(20, 3))
+    >>> system = td.LinearSystem(A, A @ np.ones(3), sketch=td.GaussianSketch(3))
+    >>> x = td.run(td.SketchProject(), system, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(1)).x
+    >>> bool(np.allclose(x, 1.0))  # three combinations of equations in three unknowns
     True
     """
 
@@ -170,13 +176,18 @@ class CountSketch(Sketch):
     size : int
         Sums.
 
+    References
+    ----------
+    See above; as sketch-and-project takes any sketch: Gower, Richtarik, SIAM J. Matrix Anal. Appl. 36, 2015.
+
     Examples
     --------
     >>> import numpy as np
     >>> import tardigrad as td
-    >>> A = np.random.default_rng(0).normal(size=(50, 5))
-    >>> found = td.linsolve(A, A @ np.ones(5), method="basic", sketch=td.CountSketch(8))
-    >>> bool(np.allclose(found.x, 1.0, atol=1e-4))
+    >>> A = np.random.default_rng(0).normal(size=(20, 3))
+    >>> system = td.LinearSystem(A, A @ np.ones(3), sketch=td.CountSketch(5))
+    >>> x = td.run(td.SketchProject(), system, td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(1)).x
+    >>> bool(np.allclose(x, 1.0))
     True
     """
 

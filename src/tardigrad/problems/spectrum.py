@@ -1,6 +1,8 @@
 """Eigenvalues of ``W = B^-1/2 E[Z] B^-1/2``, on which every rate of sketch-and-project methods depends.
 
-W is the mean of the projections that a sketch makes, ``W = F'F`` with the rows of F orthonormal within a sketch. Rules:
+W is the mean of the projections that a sketch makes, ``W = F'F`` with the rows of F orthonormal within a sketch.
+
+Rules of this file:
 
 - what is reported as an interval holds up to what its text says; where nothing is known the end is 0 or 1;
 - estimates are seeded.

@@ -1,9 +1,15 @@
 """The accelerated sketch-and-project method: parameters and rate of its expected error.
 
-``x[k+1] = gamma phi(x[k], S[k]) + (1 - gamma) phi(x[k-1], S[k-1])`` with ``phi(x, S) = x - omega grad f_S(x)``, of Richtarik
-and Takac, "Stochastic reformulations of linear systems: algorithms and convergence theory", SIMAX 2020. Rules of this file:
+``x[k+1] = gamma phi(x[k], S[k]) + (1 - gamma) phi(x[k-1], S[k-1])`` with ``phi(x, S) = x - omega grad f_S(x)``.
+
+Rules of this file:
 
 - what is bounded is ``|E[x[k] - x*]|_B``, the weak error. It says nothing about a single run.
+
+References
+----------
+Richtarik, Takac, "Stochastic reformulations of linear systems: algorithms and convergence theory", SIAM J. Matrix Anal. Appl.
+2020: the method and its weak rate. Parameters for an omega other than ``1/lambda_max`` are derived in the notes.
 """
 
 from __future__ import annotations
@@ -25,6 +31,11 @@ class AcceleratedParameters:
         Relaxation, and the weight of the newer step.
     rate : float
         ``|E[x[k] - x*]|_B`` falls like ``k rate^k``.
+
+    Examples
+    --------
+    >>> accelerated_parameters(0.01, 0.25, omega=1.0).rate
+    0.9
     """
 
     omega: float

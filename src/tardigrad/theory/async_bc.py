@@ -243,7 +243,13 @@ def _run(concurrency: int, max_delay: int, horizon: int) -> tuple[int, int, int]
 
 
 def update_counts(value: Any, name: str) -> Floats:
-    """Numbers of updates, one or an array of them, as floats."""
+    """Numbers of updates, one or an array of them, as floats.
+
+    Examples
+    --------
+    >>> update_counts([1, 10], "horizon")
+    array([ 1., 10.])
+    """
     numbers = np.asarray(value)
     if numbers.dtype.kind not in "iu" or not numbers.size or numbers.min() < 1:
         raise InvalidInputError(f"{name} must be an integer >= 1 or an array of them, not {value!r}")

@@ -6,6 +6,12 @@ Rules of this file:
   ``min over theta, omega of K1 + p K2 <= gamma`` with ``p = sum_d p_d gamma^-d``;
 - for one omega the least over theta is in closed form; over omega it is a grid with the kinks 2 and omega* in it, refined
   three times. A coarser grid can only miss some of the gain: what is returned is always a valid bound.
+
+References
+----------
+Sahu, Dutta, Tiwari, Richtarik, "On the convergence analysis of asynchronous SGD for solving consistent linear systems",
+arXiv:2004.02163, Theorems 5 and 6, whose K1 and K2 these are. The paper minimises (36) at omega = 1, 2 and omega*, in closed form;
+every omega, the tight constants and histograms of delays are ours.
 """
 
 from __future__ import annotations
@@ -36,6 +42,11 @@ class AveragedParameters:
         Factor by which an update multiplies the bound of E|x - x*|_B^2.
     decay : float
         ``-log(rate)``, with the digits that a rate near 1 has lost.
+
+    Examples
+    --------
+    >>> round(best_parameters(0.01, 0.4, delays=7).complexity(updates=8), 1)
+    31.9
     """
 
     theta: float
@@ -53,6 +64,13 @@ def least_excess(low: float, high: float, p_minus_1: Floats, bound: str) -> tupl
 
     At one omega and one lam it is ``theta (A + theta (C - A))`` with ``A = (p-1)(1 - b) - b0 - b``,
     ``C = (p-1)(1 - g) - g``, ``b0 = 1 - alpha``, ``b = 1 - |1 - omega lam|``, ``g = omega (2-omega) lam``.
+
+    Examples
+    --------
+    Without delay, p = 1, it is that of the basic method, ``-lambda_min``:
+
+    >>> round(float(least_excess(0.1, 0.4, np.array([0.0]), "tight")[0][0]), 12)
+    -0.1
     """
     P = np.asarray(p_minus_1, np.float64)[:, None]
     end = 2 / high  # beyond it the expectation diverges

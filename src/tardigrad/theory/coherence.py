@@ -61,6 +61,12 @@ class Coherence:
         Searches started, in all rounds, and how many of them met a violation.
     threshold : float
         A value counts as a violation below -threshold; less is put down to round-off.
+
+    Examples
+    --------
+    >>> found = check_coherence(lambda x: x, lambda rng, n: rng.normal(size=(n, 2)), lambda x: x, np.zeros(2))
+    >>> found.violations, found.violating_searches
+    (0, 0)
     """
 
     worst_value: float

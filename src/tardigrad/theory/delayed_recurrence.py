@@ -7,6 +7,11 @@ Rules of this file:
 - rates near 1 keep their digits: what is solved for is the decay ``-log(gamma)``, from the gap ``1 - K1 - K2``, which
   callers give where they know it better than by subtraction;
 - delays are a number, or a histogram: entry d counts the updates that had delay d.
+
+References
+----------
+Sahu, Dutta, Tiwari, Richtarik, "On the convergence analysis of asynchronous SGD for solving consistent linear systems",
+arXiv:2004.02163, section 4.2: (25)-(30) and Theorem 6. What is not there is said where it stands.
 """
 
 from __future__ import annotations

@@ -146,7 +146,13 @@ def n_damped(eigenvalues_normalised: npt.ArrayLike, s: int, largest_batch: int, 
 
 
 def sorted_eigenvalues(eigenvalues: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    """Eigenvalues as a row of float64, checked to be finite and sorted, largest first."""
+    """Eigenvalues as a row of float64, checked to be finite and sorted, largest first.
+
+    Examples
+    --------
+    >>> sorted_eigenvalues([2, 1])
+    array([2., 1.])
+    """
     lam = np.asarray(eigenvalues, np.float64)
     if lam.ndim != 1 or not lam.size or not np.isfinite(lam).all() or (np.diff(lam) > 0).any():
         raise InvalidInputError(f"eigenvalues must be a row of finite numbers, largest first, not {eigenvalues!r}")

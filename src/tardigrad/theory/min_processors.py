@@ -4,6 +4,11 @@ Rules of this file:
 
 - every tau is tried, from 2 up, in blocks that grow: the condition need not be monotone in tau, so nothing is bisected;
 - ties count for the asynchronous method (one published row is a tie).
+
+References
+----------
+Sahu, Dutta, Tiwari, Richtarik, "On the convergence analysis of asynchronous SGD for solving consistent linear systems",
+arXiv:2004.02163, section 4.4; the numbers of equations are theirs.
 """
 
 from __future__ import annotations
