@@ -291,8 +291,10 @@ def test_a_run_with_a_function_is_replayed_and_resumed_with_its_run_file(tmp_pat
     assert tardigrad(*command, cwd=tmp_path).returncode == 0
     refused = tardigrad("replay", "runs/my", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
+    assert "the command line: --config RUN/config.toml" in refused.stderr
     done = tardigrad("resume", "runs/my", "--config", "runs/my/config.toml", "--updates", "80", "--json", cwd=tmp_path)
     assert json.loads(done.stdout)["updates"] == 80, done.stderr
+    assert "Warning" not in done.stderr
     other = tardigrad("run", "runs/my/config.toml", "--json", cwd=tmp_path)
     assert "resumed to another end" in json.loads(other.stdout)["compared"]
 

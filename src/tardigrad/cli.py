@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -135,6 +136,8 @@ def resume(
 
     limits = ([] if updates is None else [MaxUpdates(updates)]) + ([] if seconds is None else [MaxSeconds(seconds)])
     stop = AnyOf(tuple(limits)) if limits else None
+    if config is not None:
+        warnings.filterwarnings("ignore", "saved without the problem")  # the run file has it
     result = resume_run(run, problem=problem, stop=stop, observers=[Progress("resume")], any_version=any_version)
     report = {"status": result.status, "message": result.message, "updates": result.trace.updates}
     typer.echo(json.dumps(report) if as_json else f"{run}: {result.message}")

@@ -184,6 +184,18 @@ def test_real_workers_have_times_of_their_own():
     assert "the times of Threads are those of real workers, and differ from runs/small: objective " in again.compared.message
 
 
+def test_without_measures_the_points_are_compared(folder):
+    (folder / "pure_noise.py").write_text("def gradient(x, rng):\n    return x - rng.normal(size=x.shape)\n")
+    text = SMALL.replace('kind = "Quadratic"', 'kind = "UserGradient"\ngradient = "pure_noise.py:gradient"\ndim = 2')
+    text = text.replace("eigenvalues = [1.0, 2.0]  # of two variables", "").replace('kind = "Simulated"', 'kind = "Threads"')
+    (folder / "noise.toml").write_text(text.replace('kind = "Exponential"', 'kind = "Constant"\nseconds = 0.001'))
+    first = run_file("noise.toml")
+    assert "measures" not in str(first)
+    again = run_file("runs/noise/config.toml")
+    apart = np.linalg.norm(again.result.x - first.result.x) / np.linalg.norm(first.result.x)
+    assert again.compared.message.endswith(f"differ from runs/noise: x is {100 * apart:.3g} % off")
+
+
 def test_a_run_that_diverges_or_stalls_is_a_failure():
     ran = run_file("small.toml", settings=["rule.step=1e200", "stop.max_updates=5000"])
     assert ran.result.status is td.Status.DIVERGED

@@ -127,7 +127,7 @@ def _class_of(name: str) -> type[Plain]:
     if found is None:
         raise RunFileError(
             f"the run uses {name}, which is not a class of tardigrad: import the module that defines it first"
-            " (on the command line: --import MODULE)"
+            " (on the command line: --import MODULE; --config RUN/config.toml where `tardigrad run` made it)"
         )
     return found
 

@@ -95,7 +95,10 @@ def resume(
         raise InvalidInputError(f"resume needs the folder of a run or a Result, not {run!r}")
     problem = problem or earlier.problem
     if problem is None:
-        raise RunFileError(f"{where} was saved without its problem: pass it, tardigrad.resume(run, problem=...)")
+        raise RunFileError(
+            f"{where} was saved without its problem: pass it, tardigrad.resume(run, problem=...) (on the command line:"
+            " --config RUN/config.toml where `tardigrad run` made it)"
+        )
     _check(earlier, rule, problem, where, any_version)
     if stop is None and earlier.status not in _CAN_GO_ON:
         return earlier

@@ -228,7 +228,10 @@ def replay(
         )
     problem = problem or recorded.problem
     if problem is None:
-        raise RunFileError("the run was saved without its problem: pass it, tardigrad.replay(run, problem=...)")
+        raise RunFileError(
+            "the run was saved without its problem: pass it, tardigrad.replay(run, problem=...) (on the command line:"
+            " --config RUN/config.toml where `tardigrad run` made it)"
+        )
     again = run(
         recorded.rule,
         problem,

@@ -71,11 +71,12 @@ def _difference(earlier: Result, again: Result) -> str:
 
 
 def _measures(earlier: Result, again: Result) -> str:
-    """How far the answers are apart, in the problem's measures."""
-    if again.problem is None:
-        return "x differs"
+    """How far the answers are apart, in the problem's measures, or in x where it has none."""
+    assert again.problem is not None
     then, now = (again.problem.measures(result.x) for result in (earlier, again))
-    return ", ".join(f"{name} {as_text(now[name])}, there {as_text(then[name])}" for name in now) or "x differs"
+    apart = float(np.linalg.norm(again.x - earlier.x) / (np.linalg.norm(earlier.x) or 1.0))
+    found = [f"{name} {as_text(now[name])}, there {as_text(then[name])}" for name in now]
+    return "; ".join(found) or f"x is {100 * apart:.3g} % off"
 
 
 def as_text(value: Any) -> str:
