@@ -149,6 +149,11 @@ class SyncSGD(DescentRule[SyncState]):
     -----
     Replies that arrive before their turn are kept: at worst one vector for each client of the round.
 
+    References
+    ----------
+    Dekel, Gilad-Bachrach, Shamir, Xiao, "Optimal distributed online prediction using mini-batches", JMLR 13, 2012. Momentum:
+    Polyak, "Some methods of speeding up the convergence of iteration methods", USSR Comput. Math. Math. Phys. 4, 1964.
+
     Examples
     --------
     >>> import numpy as np

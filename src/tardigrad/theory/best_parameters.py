@@ -10,8 +10,8 @@ Rules of this file:
 References
 ----------
 Sahu, Dutta, Tiwari, Richtarik, "On the convergence analysis of asynchronous SGD for solving consistent linear systems",
-arXiv:2004.02163, Theorems 5 and 6, whose K1 and K2 these are. The paper minimises (36) at omega = 1, 2 and omega*, in closed form;
-every omega, the tight constants and histograms of delays are ours.
+arXiv:2004.02163, Theorems 5 and 6, whose K1 and K2 these are. The paper minimises (36) at omega = 1, 2 and omega*, in closed
+form; every omega, the tight constants and histograms of delays are ours.
 """
 
 from __future__ import annotations

@@ -5,6 +5,11 @@ Rules of this file:
 - the sequence is proven for the growth (`tardigrad.theory.dual_averaging`); its constants are a proposal, and say what they
   are made of;
 - sums over many updates are taken on a grid that is fine at both ends, and exact to four digits.
+
+References
+----------
+Zhou, Mertikopoulos, Bambos, Glynn, Ye, Li, Fei-Fei, "Distributed asynchronous optimization with unbounded delays: how slow can
+you go?", ICML 2018, Assumptions 3.1 to 3.3, for which growth fits which sequence. Scale and offset are not in the paper.
 """
 
 from __future__ import annotations
