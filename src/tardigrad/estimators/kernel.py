@@ -168,10 +168,19 @@ class KernelClassifier(ClassifierMixin, KernelMachine):
     dual_coef_, intercept_, X_fit_, kernel_, history_, n_iter_, message_, held_out_, n_features_in_, feature_names_in_
         As for `KernelRegressor`, with a column a class, or one where there are two.
 
+    Warns
+    -----
+    ConvergenceWarning
+        As for `KernelRegressor`.
+    UserWarning
+        If the last rows of a memory map, which early stopping holds out, lack classes: the file is sorted by class.
+
     Raises
     ------
     ValueError
-        As for `KernelRegressor`, and if y has one class only.
+        As for `KernelRegressor`, if y has one class only, or if early stopping cannot hold out rows of each class.
+    TardigradError, KeyboardInterrupt
+        As for `KernelRegressor`.
 
     Examples
     --------
@@ -202,7 +211,7 @@ class KernelClassifier(ClassifierMixin, KernelMachine):
             targets = _indicators(codes[some], len(classes), self.dtype)
             return targets, targets.mean(axis=0, dtype=np.float64), np.ones(targets.shape[1])
 
-        found = self._fit(X, codes, codes, encode)
+        found = self._fit(X, codes, classes, encode)
         self.classes_ = classes
         return self._ended(found)
 

@@ -27,7 +27,8 @@ from tardigrad.estimators.choices import bytes_of, jobs_of, kernel_of, workers_f
 from tardigrad.estimators.fitting import Fit, fit
 from tardigrad.estimators.kernel_files import load_into, save_model
 from tardigrad.estimators.prediction import blocks_for, evaluate
-from tardigrad.estimators.rows import Contradiction, as_kept, contradiction, held_out, same_rows
+from tardigrad.estimators.refusals import check_goes_on, check_last_rows, check_scale, check_share
+from tardigrad.estimators.rows import Contradiction, as_kept, contradiction, held_out, in_file
 from tardigrad.problems.kernel_functions import KernelFunction
 from tardigrad.problems.kernel_interpolation import KernelInterpolation
 from tardigrad.problems.matrix_file import MatrixFile, by_path
@@ -107,17 +108,20 @@ class KernelMachine(BaseEstimator):
         checked, y = validate_data(self, X, y, accept_sparse="csr", ensure_min_samples=2, reset=new, **options)
         return as_kept(X, checked, self.dtype), y
 
-    def _fit(self, X: Any, y: Array, classes: Array | None, encode: Callable[[Any], tuple[Array, Array, Array]]) -> Fit:
-        """Fit to rows X; ``encode(rows)`` gives the targets (n, c) of some rows, and their offset and scale (c,)."""
+    def _fit(self, X: Any, y: Array, labels: Array | None, encode: Callable[[Any], tuple[Array, Array, Array]]) -> Fit:
+        """Fit to rows X and y, numbers of classes with these labels where there are labels.
+
+        ``encode(rows)`` gives the targets (n, c) of some rows, and their offset and scale (c,).
+        """
         n_epochs, seed = integer(self.epochs, "epochs"), int(check_random_state(self.random_state).randint(2**31 - 1))
         tol = 0.0 if self.tol is None else number(self.tol, "tol", low=0.0)
         patience = integer(self.n_iter_no_change, "n_iter_no_change")
         kernel = kernel_of(self.kernel, self.bandwidth)
         earlier = self._goes_on()
-        fitted, held = self._parts(X, seed, classes, earlier)
+        fitted, held = self._parts(X, y, labels, seed, earlier)
         rows = X if fitted is None else X[fitted]
         targets, offset, scale = encode(slice(None) if fitted is None else fitted)
-        _check_scale(scale, self.dtype)
+        check_scale(scale, self.dtype)
         kernel = kernel.fitted(rows)
         start, done = self._start(rows, targets, scale, kernel) if earlier else (None, 0)
         problem = KernelInterpolation(
@@ -132,7 +136,7 @@ class KernelMachine(BaseEstimator):
         score = None
         if held is not None:
             others, true = X[held], y[held]
-            if classes is None and others.shape[0] < 2:
+            if labels is None and others.shape[0] < 2:
                 raise InvalidInputError(
                     f"validation_fraction={self.validation_fraction} holds out 1 of {X.shape[0]} rows, which has no score:"
                     " give a larger share"
@@ -170,14 +174,20 @@ class KernelMachine(BaseEstimator):
         """Whether there is an earlier fit to go on with."""
         return yes_or_no(self.warm_start, "warm_start") and hasattr(self, "dual_coef_")
 
-    def _parts(self, X: Any, seed: int, classes: Array | None, earlier: bool) -> tuple[Any, Any]:
+    def _parts(self, X: Any, y: Array, labels: Array | None, seed: int, earlier: bool) -> tuple[Any, Any]:
         """Rows that are fitted to and rows held out, or None for all and none; the same ones again in a warm start."""
         if not yes_or_no(self.early_stopping, "early_stopping"):
             return None, None
         fraction = number(self.validation_fraction, "validation_fraction", above=0.0, below=1.0)
         held = self.held_out_ if earlier else None
         if held is None:
-            return held_out(X, fraction, seed, classes)
+            codes = None if labels is None else y
+            if not in_file(X):
+                check_share(X.shape[0], fraction, codes, labels)
+            parts = held_out(X, fraction, seed, codes)
+            if labels is not None and isinstance(parts[1], slice):
+                check_last_rows(parts[1], y, labels)
+            return parts
         if isinstance(held, slice):
             return slice(0, held.start), held
         if held.max() >= X.shape[0]:
@@ -186,20 +196,7 @@ class KernelMachine(BaseEstimator):
 
     def _start(self, rows: Any, targets: Array, scale: Array, kernel: KernelFunction) -> tuple[Array, int]:
         """Coefficients of an earlier fit, and its number of epochs."""
-        if not same_rows(rows, self.X_fit_):
-            raise InvalidInputError(
-                f"warm_start goes on with the rows that were fitted to, of shape {self.X_fit_.shape}; these, of shape"
-                f" {rows.shape}, are others (early_stopping and dtype must be as they were, too): fit with warm_start=False"
-            )
-        if kernel != self.kernel_:
-            raise InvalidInputError(
-                f"warm_start goes on with the kernel {self.kernel_!r}, it is {kernel!r} now: fit with warm_start=False"
-            )
-        if self.dual_coef_.shape != targets.shape:
-            raise InvalidInputError(
-                f"warm_start goes on with {self.dual_coef_.shape[1]} outputs, y has {targets.shape[1]} now: fit with"
-                " warm_start=False"
-            )
+        check_goes_on(self, rows, targets, kernel)
         return (self.dual_coef_ / scale).astype(self.dtype), self.n_iter_
 
     def _complain(self, found: Fit, why: Contradiction | None) -> None:
@@ -289,14 +286,3 @@ class KernelMachine(BaseEstimator):
         """
         estimator: Self = load_into(cls, Path(path), FITTED)
         return estimator
-
-
-def _check_scale(scale: Array, dtype: Any) -> None:
-    """Refuse targets in whose unit coefficients would be infinite, or 0."""
-    limits = np.finfo(dtype)
-    bad = np.flatnonzero(~((scale >= limits.tiny) & (scale <= limits.max)))
-    if len(bad):
-        raise InvalidInputError(
-            f"targets with a standard deviation of {scale[bad[0]]:.3g} cannot be fitted in {limits.dtype}: give them in another"
-            " unit, or dtype='float64'"
-        )
