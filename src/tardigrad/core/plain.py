@@ -108,7 +108,7 @@ def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
     try:
         return _class_of(tree["$type"])(**items)
     except TypeError as error:
-        raise RunFileError(f"the run's {tree['$type']} has other parameters than here: {error}") from error
+        raise RunFileError(f"what was saved as {tree['$type']} has other parameters than here: {error}") from error
 
 
 def _class_of(name: str) -> type[Plain]:
@@ -118,7 +118,7 @@ def _class_of(name: str) -> type[Plain]:
         try:
             candidate = getattr(importlib.import_module(module), own_name, None)
         except ImportError as error:
-            raise RunFileError(f"the run uses {name}, which cannot be imported here: {error}") from error
+            raise RunFileError(f"what was saved uses {name}, which cannot be imported here: {error}") from error
         if isinstance(candidate, type) and issubclass(candidate, Plain):
             found = candidate
     if found is None and module == "__main__":  # saved by a script, read by whoever imports it
@@ -126,7 +126,7 @@ def _class_of(name: str) -> type[Plain]:
         found = named[0] if len(named) == 1 else None
     if found is None:
         raise RunFileError(
-            f"the run uses {name}, which is not a class of tardigrad: import the module that defines it first"
+            f"what was saved uses {name}, which is not a class of tardigrad: import the module that defines it first"
             " (on the command line: --import MODULE; --config RUN/config.toml where `tardigrad run` made it)"
         )
     return found

@@ -3,7 +3,7 @@
 A folder holds ``run.json`` and npz files, written and checked as those of runs are (`core.files`). Rules of this file:
 
 - arrays are kept as they are, rows in a file by its path and a hash of some places;
-- strings are saved as lists of strings, other Python objects not at all.
+- strings are saved as lists of strings, a type by its name, a `RandomState` as it stands; other Python objects not at all.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ FORMAT = 1
 _PART = "model"
 
 
-def save_model(estimator: Any, path: Path, names: Sequence[str]) -> Path:
-    """Write an estimator's parameters and those of its attributes `names` that it has; the folder."""
+def save_model(estimator: Any, path: Path, names: Sequence[str], optional: Sequence[str]) -> Path:
+    """Write an estimator's parameters, its attributes `names`, and those of `optional` that it has; the folder."""
     arrays: dict[str, Array] = {}
     parameters = {name: _encode(name, value, arrays) for name, value in estimator.get_params(deep=False).items()}
-    fitted = {name: _encode(name, getattr(estimator, name), arrays) for name in names if hasattr(estimator, name)}
+    fitted = {name: _encode(name, getattr(estimator, name), arrays) for name in (*names, *optional) if hasattr(estimator, name)}
     folder = RunFolder(path)
     try:
         model = {"format": FORMAT, "class": type(estimator).__name__, "parameters": parameters, "fitted": fitted}
@@ -40,7 +40,7 @@ def save_model(estimator: Any, path: Path, names: Sequence[str]) -> Path:
     return path
 
 
-def load_into(cls: type, path: Path, names: Sequence[str]) -> Any:
+def load_into(cls: Any, path: Path, names: Sequence[str], optional: Sequence[str]) -> Any:
     """An estimator of a class, from a folder."""
     name = cls.__name__
     if not (path / HEADER).is_file():
@@ -60,16 +60,19 @@ def load_into(cls: type, path: Path, names: Sequence[str]) -> Any:
         )
     if saved != name:
         raise RunFileError(f"{path} holds a {saved}: read it by {saved}.load")
+    by = f"it was changed, or written by another version ({header.get('tardigrad', '?')}, this is {version('tardigrad')})"
     try:
         arrays = parts[_PART]
-        estimator = cls(**{key: _decode(tree, arrays) for key, tree in model["parameters"].items()})
+        given = {key: _decode(tree, arrays) for key, tree in model["parameters"].items()}
         fitted = {key: _decode(tree, arrays) for key, tree in model["fitted"].items()}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise RunFileError(f"{path} is not a {name} that this version understands ({error})") from error
-    if not set(fitted) <= set(names):
-        raise RunFileError(
-            f"{path} is not a {name} that this version understands: it has {', '.join(set(fitted) - set(names))}"
-        )
+        raise RunFileError(f"{path / HEADER} does not say all that makes a {name}: {by}") from error
+    new = (set(given) - set(cls().get_params(deep=False))) | (set(fitted) - {*names, *optional})
+    lost = set(names) - set(fitted)
+    if new or lost:
+        what = f"has {min(new)}, which a {name} has not here" if new else f"lacks {min(lost)}, which a fitted {name} has"
+        raise RunFileError(f"{path} {what}: {by}")
+    estimator = cls(**given)
     vars(estimator).update(fitted)
     return estimator
 
@@ -78,6 +81,10 @@ def _encode(name: str, value: Any, arrays: dict[str, Array]) -> Any:
     try:
         if isinstance(value, np.memmap):
             return encode(_file_of(value).marked(), arrays)
+        if isinstance(value, np.random.RandomState):
+            return {"generator": encode(list(value.get_state()), arrays)}
+        if name == "dtype":
+            return np.dtype(value).name
         if isinstance(value, slice):
             return {"slice": [value.start, value.stop]}
         if isinstance(value, np.ndarray) and value.dtype.hasobject and all(isinstance(item, str) for item in value):
@@ -92,6 +99,10 @@ def _decode(tree: Any, arrays: Mapping[str, Array]) -> Any:
         return np.array([str(item) for item in tree["strings"]], dtype=object)
     if isinstance(tree, dict) and set(tree) == {"slice"}:
         return slice(*tree["slice"])
+    if isinstance(tree, dict) and set(tree) == {"generator"}:
+        generator = np.random.RandomState()
+        generator.set_state(tuple(decode(tree["generator"], arrays)))
+        return generator
     value = decode(tree, arrays)
     return value.open() if isinstance(value, MatrixFile) else value
 

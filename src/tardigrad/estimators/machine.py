@@ -40,8 +40,10 @@ _TOLD = 0.25
 #: what `fit` sets
 FITTED = (
     *("X_fit_", "dual_coef_", "intercept_", "kernel_", "history_", "n_iter_", "message_", "held_out_"),
-    *("n_features_in_", "feature_names_in_", "classes_", "_flat"),
+    "n_features_in_",
 )
+#: what it sets where X has names of columns, and for regressors or classifiers only
+FITTED_TOO = ("feature_names_in_", "classes_", "_flat")
 
 
 class KernelMachine(BaseEstimator):
@@ -270,7 +272,7 @@ class KernelMachine(BaseEstimator):
             If it cannot be written, or a parameter is not plain data, such as a function that has no name.
         """
         check_is_fitted(self)
-        return save_model(self, Path(path), FITTED)
+        return save_model(self, Path(path), FITTED, FITTED_TOO)
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
@@ -284,5 +286,5 @@ class KernelMachine(BaseEstimator):
         DataError
             If the file that the rows lie in is gone or another one.
         """
-        estimator: Self = load_into(cls, Path(path), FITTED)
+        estimator: Self = load_into(cls, Path(path), FITTED, FITTED_TOO)
         return estimator
