@@ -13,6 +13,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import ClassVar
 
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.plain import Plain
 
 
@@ -23,6 +24,17 @@ class Timing(Plain):
     ----------
     random : bool
         Whether durations depend on `u`; where not, none is drawn.
+
+    Examples
+    --------
+    >>> from dataclasses import dataclass
+    >>> @dataclass(frozen=True)
+    ... class Uniform(Timing):
+    ...     longest: float
+    ...     def duration(self, client, start, u):
+    ...         return u * self.longest
+    >>> Uniform(4.0).duration(client=0, start=0.0, u=0.25)
+    1.0
     """
 
     random: ClassVar[bool] = True
@@ -32,4 +44,11 @@ class Timing(Plain):
         """Seconds that a job of `client` takes when it starts at `start`; `u` is uniform in [0, 1)."""
 
     def check(self, n_clients: int) -> None:
-        """Raise if the model does not describe so many clients."""
+        """Raise `InvalidInputError` if the model does not describe so many clients."""
+
+
+def check_timing(value: object, name: str, such_as: str = "Constant(1.0)") -> Timing:
+    """A timing."""
+    if not isinstance(value, Timing):
+        raise InvalidInputError(f"{name} must be a timing such as {such_as}, not {value!r}")
+    return value

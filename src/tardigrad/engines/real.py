@@ -27,7 +27,7 @@ from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_flight import InFlight
 from tardigrad.core.task import Array, Lost, Payload, Points, Reply, Task
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import number, optional_integer, yes_or_no
 from tardigrad.core.worker import WorkerHalf
 from tardigrad.engines.dispatch import Dispatch, Job, Kept
@@ -67,10 +67,8 @@ class RealEngine(Engine):
         deadline: float | None = None,
         reassign: bool = False,
     ) -> None:
-        if timing is not None and not isinstance(timing, Timing):
-            raise InvalidInputError(f"timing must be one such as Constant(0.01) or None, not {timing!r}")
         self.workers = optional_integer(workers, "workers")
-        self.timing = timing
+        self.timing = None if timing is None else check_timing(timing, "timing", "Constant(0.01), or None")
         self.deadline = None if deadline is None else number(deadline, "deadline", above=0, what="a number of seconds")
         if reassign and deadline is None:
             raise InvalidInputError("reassign=True needs a deadline, the seconds after which a task goes to another worker")

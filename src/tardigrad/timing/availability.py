@@ -26,11 +26,10 @@ import numpy as np
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.streams import Domain, Stream, check_seed
 from tardigrad.core.task import Array
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import integer, number
-from tardigrad.timing.models import SECONDS, Constant
+from tardigrad.timing.models import ONE_SECOND, SECONDS
 
-ONE_SECOND = Constant(1.0)
 #: cycles of on and off whose random numbers are drawn at a time
 BLOCK = 64
 #: so many cycles without a moment on, and a client will never come
@@ -92,9 +91,7 @@ class Availability(Timing):
     base: Timing
 
     def __init__(self, base: Timing) -> None:
-        if not isinstance(base, Timing):
-            raise InvalidInputError(f"{type(self).__name__}.base must be a timing such as Constant(1.0), not {base!r}")
-        self.base = base
+        self.base = check_timing(base, f"{type(self).__name__}.base")
         object.__setattr__(self, "random", base.random)  # the number of a task is for its work, stretches have their own
         self._lock = threading.Lock()
         self._of: dict[int, _Stretches] = {}
@@ -187,6 +184,7 @@ class OnOff(Availability):
     --------
     A volunteer works for an hour and is gone for two; of a job of 90 minutes that begins with the run, a third waits:
 
+    >>> from tardigrad import Constant
     >>> timing = OnOff(on=Constant(3600), off=Constant(7200), base=Constant(5400))
     >>> timing.duration(client=0, start=0.0, u=0.5) / 3600
     3.5
@@ -197,8 +195,7 @@ class OnOff(Availability):
     def __init__(self, on: Timing, off: Timing, base: Timing = ONE_SECOND, seed: int = 0) -> None:
         super().__init__(base)
         for name, value in (("on", on), ("off", off)):
-            if not isinstance(value, Timing):
-                raise InvalidInputError(f"OnOff.{name} must be a timing such as Exponential(3600.0), not {value!r}")
+            check_timing(value, f"OnOff.{name}", "Exponential(3600.0)")
         self.on, self.off, self.seed = on, off, check_seed(seed)
 
     def fields(self) -> dict[str, Any]:

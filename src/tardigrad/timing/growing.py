@@ -15,13 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import integer, number
-from tardigrad.timing.models import Constant
+from tardigrad.timing.models import ONE_SECOND
 
 #: seconds above which a power of the time is cut off, so that a virtual clock stays finite
 LONGEST = 1e100
-ONE_SECOND = Constant(1.0)
 
 
 @dataclass(frozen=True)
@@ -82,8 +81,7 @@ class Growing(Timing):
     def __post_init__(self) -> None:
         for name in ("exponent", "scale", "rate"):
             object.__setattr__(self, name, number(getattr(self, name), f"Growing.{name}", above=0))
-        if not isinstance(self.base, Timing):
-            raise InvalidInputError(f"Growing.base must be a timing such as Constant(1.0), not {self.base!r}")
+        check_timing(self.base, "Growing.base")
         try:
             given = list(self.clients)
         except TypeError:

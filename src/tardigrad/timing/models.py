@@ -21,7 +21,7 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.task import Array
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer, number
 
@@ -46,6 +46,11 @@ def _durations(values: Any, name: str) -> tuple[float, ...]:
 class Constant(Timing):
     """Every job takes `seconds`.
 
+    Parameters
+    ----------
+    seconds : float
+        ``> 0``.
+
     Examples
     --------
     >>> Constant(2.0).duration(client=0, start=0.0, u=0.5)
@@ -61,6 +66,10 @@ class Constant(Timing):
 
     def duration(self, client: int, start: float, u: float) -> float:
         return self.seconds
+
+
+#: what a job takes where it is not said
+ONE_SECOND = Constant(1.0)
 
 
 @dataclass(frozen=True)
@@ -122,12 +131,18 @@ class _Scaled(Timing):
 
 @dataclass(frozen=True)
 class Exponential(_Scaled):
-    """Exponential durations with a mean, or a mean for each client.
+    """Exponential durations, ``P(T > t) = exp(-t / mean)``: without memory, a little uneven.
+
+    Parameters
+    ----------
+    mean : float or sequence of float
+        Mean, in seconds, ``> 0``; a sequence has one for each client.
 
     Examples
     --------
-    >>> round(Exponential(2.0).duration(client=0, start=0.0, u=0.5), 3)  # the median, 2 log 2
-    1.386
+    >>> timing = Exponential(mean=[1.0, 10.0])
+    >>> [round(timing.duration(client, start=0.0, u=0.5), 2) for client in (0, 1)]  # the medians
+    [0.69, 6.93]
     """
 
     mean: float | Sequence[float] = 1.0
@@ -146,14 +161,15 @@ class Pareto(_Scaled):
     Parameters
     ----------
     mean : float or sequence of float
-        Mean, ``t_0 tail / (tail - 1)``.
+        Mean, in seconds, ``t_0 tail / (tail - 1)``; a sequence has one for each client.
     tail : float
-        The exponent a, ``> 1``; the variance is infinite up to 2.
+        The exponent, ``> 1``; the variance is infinite up to 2.
 
     Examples
     --------
-    >>> round(Pareto(3.0, tail=1.5).duration(client=0, start=0.0, u=0.5), 3)  # t_0 = 1, the median 2^(2/3)
-    1.587
+    >>> timing = Pareto(mean=1.0, tail=1.5)
+    >>> [round(timing.duration(client=0, start=0.0, u=u), 2) for u in (0.0, 0.5, 0.999)]
+    [0.33, 0.53, 33.33]
     """
 
     mean: float | Sequence[float] = 1.0
@@ -173,10 +189,18 @@ class Pareto(_Scaled):
 class LogNormal(_Scaled):
     """Log-normal durations, ``exp(mu + sigma Z)`` with Z standard normal and ``mu = log(mean) - sigma^2 / 2``.
 
+    Parameters
+    ----------
+    mean : float or sequence of float
+        Mean, in seconds, ``> 0``; a sequence has one for each client.
+    sigma : float
+        Standard deviation of the logarithm, ``> 0``: with 1 the mean is 1.6 times the median.
+
     Examples
     --------
-    >>> round(LogNormal(1.0, 0.5).duration(client=0, start=0.0, u=0.5), 4)  # the median, exp(-0.5^2 / 2)
-    0.8825
+    >>> timing = LogNormal(mean=1.0, sigma=1.0)
+    >>> [round(timing.duration(client=0, start=0.0, u=u), 2) for u in (0.5, 0.999)]
+    [0.61, 13.34]
     """
 
     mean: float | Sequence[float] = 1.0
@@ -206,20 +230,19 @@ class RandomStragglers(Timing):
 
     Examples
     --------
-    >>> timing = RandomStragglers(p=0.1, delay=20.0, base=Constant(1.0))
-    >>> sorted({timing.duration(0, 0.0, u) for u in (0.05, 0.5, 0.95)})
-    [1.0, 21.0]
+    >>> timing = RandomStragglers(p=0.1, delay=5.0)
+    >>> [timing.duration(client=0, start=0.0, u=u) for u in (0.05, 0.5)]
+    [6.0, 1.0]
     """
 
     p: float
     delay: float
-    base: Timing = Constant(1.0)
+    base: Timing = ONE_SECOND
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "p", number(self.p, "RandomStragglers.p", low=0, high=1, what="a probability"))
         object.__setattr__(self, "delay", number(self.delay, "RandomStragglers.delay", low=0, what=SECONDS))
-        if not isinstance(self.base, Timing):
-            raise InvalidInputError(f"RandomStragglers.base must be a timing such as Constant(1.0), not {self.base!r}")
+        check_timing(self.base, "RandomStragglers.base")
 
     def duration(self, client: int, start: float, u: float) -> float:
         # given that u < p, u / p is uniform again: one number serves both draws

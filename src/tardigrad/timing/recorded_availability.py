@@ -21,7 +21,8 @@ import numpy as np
 from tardigrad.core.errors import DataError, InvalidInputError
 from tardigrad.core.task import Array
 from tardigrad.core.timing import Timing
-from tardigrad.timing.availability import MOST_CLIENTS, ONE_SECOND, Availability
+from tardigrad.timing.availability import MOST_CLIENTS, Availability
+from tardigrad.timing.models import ONE_SECOND
 
 COLUMNS = ("client", "on", "off")
 
