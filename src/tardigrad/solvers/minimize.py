@@ -29,7 +29,7 @@ from tardigrad.core.task import Array
 from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer
 from tardigrad.core.worker import single_threaded_blas
-from tardigrad.problems.projections import UserSet, as_constraint
+from tardigrad.problems.projections import ConvexSet, UserSet, as_constraint
 from tardigrad.problems.user_gradient import UserGradient
 from tardigrad.rules.dual_averaging import DASGD
 from tardigrad.solvers.engines import engine_of
@@ -123,49 +123,54 @@ def minimize(
     start = _as_start(x0)
     feasible = as_constraint(constraint, len(start))
     stop = MaxUpdates(UPDATES) if stop is None else stop
-    bounds = limits(stop)
+    most = limits(stop).updates
     where = engine_of(engine, workers)
     workers = getattr(where, "workers", None) or workers
     problem = UserGradient(gradient, len(start), workers, objective, start.dtype)
-    notes: list[str] = []
-    known: dict[str, Any] = {}
     inside = feasible.project(start)
+    with single_threaded_blas():
+        _try(problem, inside, seed)
+        chosen, known = _steps(steps, problem, feasible, inside, seed, int(most if math.isfinite(most) else 10 * UPDATES))
+    if constraint is not None and not feasible.bounded:
+        warnings.warn(_unbounded(feasible), TheoryWarning, stacklevel=2)
+    watch = GrowthWatch(chosen, known)
+    rule = DASGD(chosen, None if constraint is None else feasible, average=average)
+    result = run(rule, problem, where, stop=stop, x0=start, seed=seed, observers=[watch, *as_observers(observers)])
+    notes = [result.message]
     if not np.allclose(inside, start, rtol=1e-6, atol=1e-9):
         notes.append(
             f"x0 was outside of the constraint, by {np.linalg.norm(inside - start):.3g}: the run began at its projection"
         )
-    with single_threaded_blas():
-        _try(problem, inside, seed)
-        if isinstance(steps, str) and steps != "auto":
-            raise InvalidInputError(
-                f"steps must be 'auto', the trace of a run, a positive number or a StepSequence, not {steps!r}"
-            )
-        reckoned = LATE * workers if isinstance(steps, str) else math.inf
-        if isinstance(steps, (str, Trace)):
-            horizon = bounds.updates if math.isfinite(bounds.updates) else 10 * UPDATES
-            known = {**constants_near(problem, feasible, inside, seed), "horizon": int(horizon)}
-            steps = steps_for(**known, **delays_of(steps, workers))
-    chosen: Step = check_step(steps)
-    if constraint is not None and not feasible.bounded:
-        users = isinstance(feasible, UserSet)
-        warnings.warn(
-            f"{feasible!r} is not {'known to be ' * users}bounded, and the theory asks for a compact set (Section 2 of Zhou et"
-            " al.): convergence is proven only if the gradients along the run are bounded"
-            f"{'; if it is, say so: UserSet(function, bounded=True)' * users}",
-            TheoryWarning,
-            stacklevel=2,
-        )
-    watch = GrowthWatch(chosen, known)
-    rule = DASGD(chosen, None if constraint is None else feasible, average=average)
-    result = run(rule, problem, where, stop=stop, x0=start, seed=seed, observers=[watch, *as_observers(observers)])
     late = float(result.trace.staleness.mean()) if len(result.trace) else 0.0
-    if late > reckoned:
+    if isinstance(steps, str) and late > LATE * workers:
         notes.append(
-            f"staleness was {late:.3g} in the mean, and the steps were proposed for at most {reckoned:g}: they may be too"
+            f"staleness was {late:.3g} in the mean, and the steps were proposed for at most {LATE * workers:g}: they may be too"
             " large; tardigrad.minimize(..., steps=result.trace) proposes others"
         )
-    result.message = "; ".join([result.message, *notes, *([watch.warning] if watch.warning else [])])
+    result.message = "; ".join([*notes, *([watch.warning] if watch.warning else [])])
     return result
+
+
+def _steps(
+    steps: Step | Trace | str, problem: UserGradient, feasible: ConvexSet, start: Array, seed: int, horizon: int
+) -> tuple[Step, dict[str, Any]]:
+    """The steps that were given, or proposed, and the constants that they were proposed from."""
+    if isinstance(steps, str) and steps != "auto":
+        raise InvalidInputError(f"steps must be 'auto', the trace of a run, a positive number or a StepSequence, not {steps!r}")
+    if not isinstance(steps, (str, Trace)):
+        return check_step(steps), {}
+    known: dict[str, Any] = {**constants_near(problem, feasible, start, seed), "horizon": horizon}
+    return check_step(steps_for(**known, **delays_of(steps, problem.n_clients))), known
+
+
+def _unbounded(feasible: ConvexSet) -> str:
+    """What the theory asks for, in words."""
+    users = isinstance(feasible, UserSet)
+    return (
+        f"{feasible!r} is not {'known to be ' * users}bounded, and the theory asks for a compact set (Section 2 of Zhou et"
+        " al.): convergence is proven only if the gradients along the run are bounded"
+        f"{'; if it is, say so: UserSet(function, bounded=True)' * users}"
+    )
 
 
 def _as_start(x0: Any) -> Array:
