@@ -27,23 +27,38 @@ from tardigrad.core.worker import WorkerHalf
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """What an engine must know of the problem: how many clients, and whether any worker may serve them."""
+    """What an engine must know of the problem.
+
+    Parameters
+    ----------
+    n_clients : int
+        Owners of data.
+    shared_data : bool
+        Whether any worker may serve any of them.
+    """
 
     n_clients: int
     shared_data: bool
 
 
 class Engine(Plain):
-    """Base class of engines."""
+    """Base class of engines.
 
-    #: whether runs end without a stopping condition (a recorded trace does)
+    Attributes
+    ----------
+    ends_by_itself : bool
+        Whether runs end without a stopping condition (a recorded trace does).
+    lock_free : bool
+        Whether workers write to the iterate themselves (`run_free`), without a server.
+    incidents : sequence of dict
+        What went wrong since `open`: seconds, kind ("died", "replaced", "raised", "slow"), worker, task, and text.
+    prescribes : bool
+        Whether the version that each update reads is given, not an outcome.
+    """
+
     ends_by_itself: bool = False
-    #: whether workers write to the iterate themselves (`run_free`), without a server
     lock_free: bool = False
-    #: what went wrong since `open`: dicts with seconds, kind ("died", "replaced", "raised", "slow"), worker, task, and text
     incidents: Sequence[dict[str, Any]] = ()
-
-    #: whether the version that each update reads is given, not an outcome
     prescribes: bool = False
 
     def __repr__(self) -> str:

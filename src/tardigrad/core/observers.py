@@ -110,15 +110,20 @@ class History(Observer):
     every : int or None
         Updates between snapshots; None for the first and the last only.
 
+    Attributes
+    ----------
+    measures : dict of arrays
+        What `evaluate` found.
+
     Examples
     --------
     >>> import numpy as np
     >>> import tardigrad as td
-    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
-    >>> engine = td.Simulated(td.Constant(1.0))
-    >>> result = td.run(td.AsyncSGD(0.1), problem, engine, stop=td.MaxUpdates(20), snapshot_every=10)
-    >>> result.history.version.tolist(), list(result.evaluate())
-    ([0, 10, 20], ['loss', 'gradient_norm'])
+    >>> problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    >>> args = (td.AsyncSGD(step=0.2), problem, td.Simulated(td.Constant(1.0)))
+    >>> history = td.run(*args, stop=td.MaxUpdates(40), snapshot_every=20).history
+    >>> history.version.tolist(), history.x.shape, history.evaluate(problem, "loss")["loss"].shape
+    ([0, 20, 40], (3, 4), (3,))
     """
 
     def __init__(self, every: int | None = None) -> None:

@@ -20,7 +20,28 @@ from tardigrad.core.validate import integer, number
 
 
 class Status(StrEnum):
-    """Why a run ended.
+    """Why a run ended: ``result.status``, a string such as "max_updates".
+
+    Attributes
+    ----------
+    MAX_UPDATES, MAX_SECONDS, MAX_ORACLE_CALLS
+        A limit was reached.
+    CONVERGED
+        A `Tolerance` was met.
+    DIVERGED
+        A payload or the iterate was not finite; the result is the last finite one.
+    INTERRUPTED
+        Ctrl-C; the run can be saved and resumed.
+    STALLED
+        No task was in flight and the rule issued none.
+    ENDED
+        The engine could bring no more replies, such as at the end of a recorded trace.
+    STOPPED
+        An observer ended it, with its own message.
+    INCONSISTENT, PRECISION, MAX_PASSES
+        Of `linsolve`: no x solves the system; the number format allows no better; the limit of passes over the matrix.
+    UNFINISHED
+        Of a checkpoint: the run went on, or was cut off.
 
     Examples
     --------
@@ -36,23 +57,21 @@ class Status(StrEnum):
     INTERRUPTED = "interrupted"
     STALLED = "stalled"
     ENDED = "ended"
-    #: by an observer
     STOPPED = "stopped"
-    #: of linear systems: no x solves it; the number format allows no better; the limit of passes over the matrix
     INCONSISTENT = "inconsistent"
     PRECISION = "precision"
     MAX_PASSES = "max_passes"
-    #: of a checkpoint: the run went on, or was cut off
     UNFINISHED = "unfinished"
 
 
 class Stop(Plain):
-    """Base class of stopping conditions.
+    """Base class of stopping conditions: limits, `Tolerance`, or several of them joined with ``|``: the first that holds.
 
     Examples
     --------
-    >>> MaxUpdates(1000) | MaxSeconds(60.0)  # whichever comes first
-    AnyOf(conditions=(MaxUpdates(n=1000), MaxSeconds(seconds=60.0)))
+    >>> stop = MaxUpdates(10_000) | MaxSeconds(60)
+    >>> [part for part in stop.parts()]
+    [MaxUpdates(n=10000), MaxSeconds(seconds=60.0)]
     """
 
     def __or__(self, other: Stop) -> AnyOf:
@@ -68,6 +87,11 @@ class Stop(Plain):
 @dataclass(frozen=True)
 class MaxUpdates(Stop):
     """End after `n` updates of the server.
+
+    Parameters
+    ----------
+    n : int
+        ``>= 1``. A rule that collects replies makes an update of several.
 
     Examples
     --------
@@ -85,10 +109,15 @@ class MaxUpdates(Stop):
 class MaxSeconds(Stop):
     """End after so many seconds of the engine's clock (virtual seconds on a virtual clock).
 
+    Parameters
+    ----------
+    seconds : float
+        ``> 0``. A reply that comes later is not applied.
+
     Examples
     --------
-    >>> MaxSeconds(60.0)
-    MaxSeconds(seconds=60.0)
+    >>> MaxSeconds(0.5)
+    MaxSeconds(seconds=0.5)
     """
 
     seconds: float
@@ -101,10 +130,15 @@ class MaxSeconds(Stop):
 class MaxOracleCalls(Stop):
     """End after the replies to `n` oracle calls, as counted by ``rule.oracle_calls``.
 
+    Parameters
+    ----------
+    n : int
+        ``>= 1``. A method that asks for two gradients a task counts two.
+
     Examples
     --------
-    >>> MaxOracleCalls(5000)
-    MaxOracleCalls(n=5000)
+    >>> MaxOracleCalls(1000)
+    MaxOracleCalls(n=1000)
     """
 
     n: int

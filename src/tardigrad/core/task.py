@@ -60,11 +60,10 @@ class Task:
 class Cancel:
     """An order to forget a task that was issued and is not answered yet.
 
-    Examples
-    --------
-    >>> orders = [Cancel(7)]  # what a rule may answer a reply with, beside tasks
-    >>> orders[0].id
-    7
+    Parameters
+    ----------
+    id : int
+        Of the task. Where it has been answered already, nothing happens.
     """
 
     id: int
@@ -73,26 +72,25 @@ class Cancel:
 @final
 @dataclass(slots=True)
 class Reply:
-    """The result of a task, with the version it was computed from and its times in seconds.
+    """The result of a task, with the version it was computed from and its times.
 
-    ``submitted`` and ``received`` are read on the server, ``started`` and ``finished`` at the worker,
-    all counted from the start of the run. ``payload`` is valid until ``receive`` returns: a rule
-    that keeps it longer copies it, and none changes it: it may share memory with points. ``finite`` says that its worker found
-    the payload finite, so the server need not look.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import tardigrad as td
-    >>> class Late(td.AsyncSGD):
-    ...     def receive(self, state, reply, rng):
-    ...         if state.version - reply.version > 3:
-    ...             print("client", reply.task.client, "read version", reply.version, "and answers at", state.version)
-    ...         return super().receive(state, reply, rng)
-    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
-    >>> timing = td.PerClient([1.0, 4.5])
-    >>> result = td.run(Late(0.1), problem, td.Simulated(timing), stop=td.MaxUpdates(6))
-    client 1 read version 0 and answers at 4
+    Parameters
+    ----------
+    task : Task
+        What was asked for.
+    version : int
+        The version of the points that were read.
+    payload : array or tuple of arrays
+        What ``work`` returned. It is valid until ``receive`` returns: a rule that keeps it longer copies it, and none changes
+        it, since it may share memory with points.
+    worker : int
+        Who did it.
+    submitted, received : float
+        Seconds from the start of the run, read on the server.
+    started, finished : float
+        The same, read at the worker.
+    finite : bool
+        Whether its worker found the payload finite, so that the server need not look.
     """
 
     task: Task

@@ -200,7 +200,7 @@ class LogNormal(_Scaled):
     --------
     >>> timing = LogNormal(mean=1.0, sigma=1.0)
     >>> [round(timing.duration(client=0, start=0.0, u=u), 2) for u in (0.5, 0.999)]
-    [0.61, 13.34]
+    [0.61, 13.33]
     """
 
     mean: float | Sequence[float] = 1.0
