@@ -117,6 +117,8 @@ def test_trace_of_a_file_writes_what_is_not_known_as_null(tmp_path):
         (("trace", "/"), "holds no saved run"),
         (("trace",), "Missing argument"),
         (("replay", "/nonexistent"), "holds no saved run"),
+        (("report", "/nonexistent"), "/nonexistent holds no saved run"),
+        (("report",), "Missing argument"),
         (("resume", "/nonexistent"), "holds no saved run"),
         (("bench", "nothing"), "unknown benchmark 'nothing': choose one of simulator"),
         (("demo", "--data", "mnist"), "the demo knows the data sets fashion-mnist and digits, not 'mnist'"),
@@ -138,6 +140,30 @@ def test_errors_are_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
     assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
     assert done.stdout == ""
+
+
+def test_report_writes_a_page_and_replaces_an_older_one(saved, tmp_path):
+    folder, page = saved[0], tmp_path / "page.html"
+    page.write_text("old")
+    done = tardigrad("report", folder, "--out", page)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"{page}: {page.stat().st_size / 1000:.0f} kB\n"
+    alone = page.read_text()
+    assert f"<h1>{folder.name}</h1>" in alone
+    assert "only its first and last iterate were kept" in alone
+    done = tardigrad("report", folder, folder, "--out", page, "--snapshots", 11, "--json")
+    assert json.loads(done.stdout) == {"report": str(page), "bytes": page.stat().st_size}, done.stderr
+    assert f"<h1>{folder.name}, {folder.name} (2)</h1>" in page.read_text()
+    assert "were computed by a replay" in page.read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
+
+
+def test_report_names_the_folder_that_is_no_run(saved, tmp_path):
+    done = tardigrad("report", saved[0], tmp_path, "--out", tmp_path / "page.html")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"tardigrad: {tmp_path} holds no saved run")
+    assert done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_file_that_cannot_be_written_is_one_message(saved):

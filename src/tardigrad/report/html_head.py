@@ -63,7 +63,7 @@ def _card(place: int, run: ReportedRun) -> str:
     numbers = (
         (number(updates), "updates"),
         (number(seconds), clock(result)),
-        (number(rate), f"updates / {clock(result)[:-1]}"),
+        (number(rate), "updates/s"),
     )
     big = "".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for value, what in numbers)
     problem = "not saved" if result.problem is None else type(result.problem).__name__

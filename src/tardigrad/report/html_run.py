@@ -75,7 +75,7 @@ def number(value: Any, digits: int = 4) -> str:
         return NOTHING
     if isinstance(value, int) or (abs(value) < 1e15 and float(value).is_integer()):
         return f"{int(value):,}"
-    return f"{value:,.0f}" if 10**digits <= abs(value) < 1e15 else f"{value:.{digits}g}"
+    return f"{value:,.0f}" if 10 ** (digits - 1) <= abs(value) < 1e15 else f"{value:.{digits}g}"
 
 
 def text(value: Any) -> str:

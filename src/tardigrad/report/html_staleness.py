@@ -123,18 +123,22 @@ def _summary(names: dict[int, Any], traces: Sequence[Trace], growths: dict[int, 
     for place, name in names.items():
         found, growth = traces[place].summary(), growths[place]
         quantiles = [number(float(found.staleness_quantiles[level]), 3) for level in (0.5, 0.9, 0.99)]
-        exponent = NOTHING if math.isnan(growth.exponent) else f"{growth.exponent:.2f} ± {growth.error:.2f}"
+        exponent = NOTHING if math.isnan(growth.exponent) else f"{_hundredths(growth.exponent)} ± {growth.error:.2f}"
         numbers = [number(found.staleness_mean, 3), *quantiles, number(found.staleness_max), exponent]
         rows.append(
             (
                 name,
                 *numbers,
-                NOTHING if math.isnan(growth.record_exponent) else f"{growth.record_exponent:.2f}",
+                _hundredths(growth.record_exponent),
                 in_words(growth),
             )
         )
     heads = ["run", "mean", "median", "90 %", "99 %", "largest", "exponent", "of its record", "growth"]
     return table(heads, rows, "Staleness of the replies, in updates, and its growth with the version n", "tnnnnnnnt")
+
+
+def _hundredths(value: float) -> str:
+    return NOTHING if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}"
 
 
 def _clients(runs: Sequence[ReportedRun], places: Sequence[int]) -> str:

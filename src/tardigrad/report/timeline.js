@@ -141,12 +141,15 @@ async function timeline(element, data) {
     pen.clip();
     if (busy) pen.clearRect(left, TOP, Math.max(right - left, 1), tall * rows.length);
     rows.forEach((row, number) => {
-      const top = y(number) + (tall - bar) / 2, sums = new Float32Array(Math.ceil(inner) + 2);
+      const top = y(number) + (tall - bar) / 2, sums = new Float32Array(Math.ceil(inner) + 2), tints = new Uint8Array(sums.length);
       if (busy) { pen.fillStyle = ink('--faint'); pen.fillRect(left, top, right - left, bar); }
       for (let k = Math.max(firstAfter(row, low) - 2, 0); k < row.length && tasks.started[row[k]] <= high; k++) {
         const i = row[k], begun = tasks.started[i], done = tasks.finished[i];
         if (tasks.received[i] < low) continue;
-        if (done - begun < 1.5 * pixel) { spread(sums, x(begun) - LEFT, x(done) - LEFT); continue; }
+        if (done - begun < 1.5 * pixel) {
+          spread(sums, tints, tasks.client[i] % 8, x(begun) - LEFT, x(done) - LEFT);
+          continue;
+        }
         pen.fillStyle = colours[tasks.client[i] % 8];
         const [a, b] = [x(begun), x(done)];
         pen.fillRect(a, top, Math.max(b - a - (b - a > 4 ? 1 : 0), 0.7), bar);
@@ -155,9 +158,9 @@ async function timeline(element, data) {
           pen.fillRect(b, top + bar / 2 - 1, x(tasks.received[i]) - b, 2);
         }
       }
-      pen.fillStyle = colours[0];
       sums.forEach((sum, at) => {
         if (!sum) return;
+        pen.fillStyle = colours[tints[at]];
         pen.globalAlpha = SHADE * Math.min(1, Math.max(0.15, sum));
         pen.fillRect(LEFT + at, top, 1, bar);
       });
@@ -166,10 +169,11 @@ async function timeline(element, data) {
     pen.restore();
   }
 
-  /** Add a short task's share of each pixel that it touches. */
-  function spread(sums, from, to) {
+  /** Add a short task's share of each pixel that it touches; a pixel has the colour of the last one. */
+  function spread(sums, tints, tint, from, to) {
     for (let at = Math.max(0, Math.floor(from)); at < to && at < sums.length; at++) {
       sums[at] += Math.max(Math.min(to, at + 1) - Math.max(from, at), 0);
+      tints[at] = tint;
     }
   }
 
