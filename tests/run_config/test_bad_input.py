@@ -202,6 +202,13 @@ OTHERS = [
     ("linear-system", ('"RowAction"', '"Hogwild"'), "[rule] has no key 'omega': Hogwild takes step"),
     ("linear-system", ("noise = 0.0", "noise = -1.0"), "[data]: noise must be a finite number >= 0, not -1.0"),
     ("linear-system", ("rows = 2000", "rows = 0"), "[data]: rows must be an integer >= 1, not 0"),
+    ("constrained", ("noise = 0.5 ", 'x0 = "a"'), "[problem] has no key 'x0': 'x0' is said at the top of the file"),
+    ("constrained", ("seed = 0", 'x0 = "a.dat"'), "run.toml: x0 must be numbers, or a file of them (.npy, .npz, .csv, .txt)"),
+    (
+        "constrained",
+        ('{ kind = "Ball", radius = 1.0 }', '{ kind = "AffineSubspace", A = "a", b = [1] }'),
+        "constraint] A must be",
+    ),
     ("silos", ("step = 0.2", 'step = "theroy"'), "not 'theroy' (did you mean 'theory'?)"),
 ]
 

@@ -1,10 +1,13 @@
 """Every public class can be given in a run file, as the same object that Python makes."""
 
 import inspect
+import math
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from tardigrad.problems.sketches import Sketch
 from tardigrad.run_config.builder import Builder
 from tardigrad.run_config.kinds import Kinds
 from tardigrad.run_config.place import Place
+from tardigrad.run_config.signatures import parameters
 from tardigrad.run_config.stops import STOPS, stop_of
 
 X, Y = [[1.0, 2.0], [3.0, 5.0], [0.0, 1.0]], [1.0, 0.0, 2.0]
@@ -236,6 +240,32 @@ def test_own_classes_go_before_those_of_tardigrad(tmp_path, monkeypatch):
     builder = Builder(tmp_path, Kinds([module]))
     found = builder.object({"kind": "Constant", "mine": 3}, (td.Timing,), Place("run.toml"))
     assert (type(found), found.mine) == (Constant, 3)
+
+
+def test_what_a_text_stands_for_is_said_by_annotations(tmp_path):
+    """Without one it is a text; with one that is not known at run time too."""
+
+    class Mine(td.Timing):
+        def __init__(self, plain, unknown: "Nobody", anything: Any, where: Path, rows: np.ndarray, call: Callable):  # noqa: F821
+            self.given = (plain, unknown, anything, where, rows, call)
+
+        def duration(self, client, start, u):
+            return 1.0
+
+    np.save(tmp_path / "a.npy", np.arange(3.0))
+    table = dict.fromkeys(("plain", "unknown", "anything", "where", "rows"), "a.npy") | {"call": "math:sqrt"}
+    builder = Builder(tmp_path, Kinds())
+    found = builder.call(Mine, "Mine", table, Place("run.toml", ("timing",)), {}).given
+    assert found[:2] == ("a.npy", "a.npy")
+    assert found[2].tolist() == found[4].tolist() == [0.0, 1.0, 2.0]
+    assert found[3] == tmp_path / "a.npy"
+    assert found[5] is math.sqrt
+    assert set(builder.paths) == {("timing", name) for name in ("anything", "where", "rows", "call")}
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_every_annotation_of_the_library_is_understood(name):
+    assert not [taken.name for taken in parameters(getattr(td, name)).values() if taken.takes.unknown]
 
 
 def test_nothing_heavy_is_imported_for_a_run_that_does_not_need_it(tmp_path):

@@ -143,7 +143,7 @@ class Builder:
 
     def _text(self, value: str, takes: Takes, place: Place, folder: Path | None) -> Any:
         """What a text stands for: itself, an array in a file, a function, a path, a saved run."""
-        if value in takes.literals:
+        if value in takes.literals or takes.unknown:
             return value
         array, reference = ARRAY.fullmatch(value), REFERENCE.fullmatch(value)
         if array and (takes.array or takes.anything):
@@ -157,23 +157,24 @@ class Builder:
                 return Trace.load(self._path(value, place))
         if takes.path:
             return self._path(value, place) if folder is None else folder / value
-        if takes.bases and not takes.scalars & {str} and not takes.anything:
-            names = " or ".join(base.__name__ for base in takes.bases)
-            kinds = self.kinds.names(takes.bases)
+        complaint = "" if str in takes.scalars or takes.anything else self._instead(value, takes)
+        if complaint:
+            raise place.error_of_value(complaint)
+        return value
+
+    def _instead(self, value: str, takes: Takes) -> str:
+        """What should stand where a text stands that means nothing; empty where the constructor is to judge."""
+        if takes.bases:
+            names, kinds = " or ".join(base.__name__ for base in takes.bases), self.kinds.names(takes.bases)
             kind = value if value in kinds else kinds[0] if kinds else "..."
             others = f"a number{', an array' * takes.array} or " if float in takes.scalars else ""
-            hint = (
-                f" ({nearest(value, takes.literals).rstrip() or 'or ' + ', '.join(map(repr, takes.literals))})"
-                if takes.literals
-                else ""
-            )
-            raise place.error_of_value(
-                f'must be {others}a table with a kind of {names}, such as {{ kind = "{kind}", ... }}, not {value!r}{hint}'
-            )
+            known = nearest(value, takes.literals).rstrip() or f"or {', '.join(map(repr, takes.literals))}"
+            hint = f" ({known})" if takes.literals else ""
+            return f'must be {others}a table with a kind of {names}, such as {{ kind = "{kind}", ... }}, not {value!r}{hint}'
+        if takes.array:
+            return f"must be numbers, or a file of them (.npy, .npz, .csv, .txt), not {value!r}"
         complaint = takes.complaint(value)
-        if complaint:
-            raise place.error_of_value(f"must be {complaint}, not {value!r}: {nearest(value, takes.literals)}".rstrip(": "))
-        return value
+        return f"must be {complaint}, not {value!r}: {nearest(value, takes.literals)}".rstrip(": ") if complaint else ""
 
     def _function(self, value: str, place: Place) -> Any:
         with located(place.value):

@@ -3,7 +3,8 @@
 Rules of this file:
 
 - signatures are the only list of keys: what a class takes, a run file takes;
-- an annotation that cannot be understood allows anything: the constructor has the last word.
+- a parameter without an annotation, or with one that cannot be understood, gets what stands in the file, a text as a text:
+  the constructor has the last word.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from tardigrad.core.observers import Observer
 from tardigrad.core.plain import Plain
 from tardigrad.core.trace import Trace
 
+#: what `inspect` has for an annotation that is not there
+_UNKNOWN = inspect.Parameter.empty
 #: what TOML has for a scalar, and how people call it
 _SCALARS = {bool: "true or false", int: "an integer", float: "a number", str: "a text in quotes"}
 
@@ -41,6 +44,8 @@ class Takes:
         Those of bool, int, float and str.
     array, function, path, trace, anything : bool
         Whether an array, a function, a path, a recorded trace, or just anything may be given.
+    unknown : bool
+        Whether nothing is said.
     """
 
     bases: tuple[type, ...] = ()
@@ -51,10 +56,13 @@ class Takes:
     path: bool = False
     trace: bool = False
     anything: bool = False
+    unknown: bool = False
 
     @classmethod
     def of(cls, hint: Any) -> Takes:
         """What an annotation says."""
+        if hint is _UNKNOWN:
+            return cls(anything=True, unknown=True)
         leaves = list(_leaves(hint))
         classes = [leaf for leaf in leaves if isinstance(leaf, type)]
         literals = tuple(value for leaf in leaves if get_origin(leaf) is Literal for value in get_args(leaf))
@@ -121,15 +129,15 @@ def _initialisers(cls: type) -> Iterator[tuple[Callable[..., Any], list[dict[str
 
 
 def _resolve(annotation: Any, spaces: list[dict[str, Any]]) -> Any:
-    """An annotation as a type; Any where a name in it is not known at run time."""
-    if annotation is inspect.Parameter.empty:
-        return Any
+    """An annotation as a type; `_UNKNOWN` where there is none, or a name in it is not known at run time."""
+    if annotation is _UNKNOWN:
+        return annotation
     for space in spaces if isinstance(annotation, str) else ():
         try:
             return eval(annotation, space)
         except Exception:  # imported for type checkers only, in another module, or no type at all
             continue
-    return Any if isinstance(annotation, str) else annotation
+    return _UNKNOWN if isinstance(annotation, str) else annotation
 
 
 def _leaves(hint: Any) -> Iterator[Any]:
