@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 import os
 import shutil
 import signal
@@ -18,6 +19,7 @@ import tardigrad as td
 from same_runs import assert_same_runs
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.run_config.compare import compare, for_json
+from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.running import prepare, problem_of, run_file
 
 SMALL = """
@@ -194,6 +196,40 @@ def test_without_measures_the_points_are_compared(folder):
     again = run_file("runs/noise/config.toml")
     apart = np.linalg.norm(again.result.x - first.result.x) / np.linalg.norm(first.result.x)
     assert again.compared.message.endswith(f"differ from runs/noise: x is {100 * apart:.3g} % off")
+
+
+BROKEN = "def gradient(x, rng):\n    if abs(x).max() > 0.5:\n        raise ValueError('my bug')\n    return x - 1\n"
+
+
+@pytest.mark.filterwarnings("ignore:saved without the problem")
+@pytest.mark.parametrize("engine", ["Simulated", "Threads"])
+def test_what_own_code_raises_in_a_run_is_one_message_and_the_run_goes_on_when_it_is_mended(folder, engine):
+    module = folder / f"broken_{engine}.py"
+    module.write_text(BROKEN)
+    text = SMALL.replace('kind = "Quadratic"', f'kind = "UserGradient"\ngradient = "broken_{engine}.py:gradient"\ndim = 2')
+    text = text.replace("eigenvalues = [1.0, 2.0]  # of two variables", "").replace('kind = "Simulated"', f'kind = "{engine}"')
+    (folder / "bug.toml").write_text(text.replace('kind = "Exponential"', 'kind = "Constant"\nseconds = 0.001'))
+    with pytest.raises(td.WorkerError, match="ValueError: my bug") as caught:
+        run_file("bug.toml")
+    if engine == "Simulated":
+        assert str(caught.value) == f"the run ended by ValueError: my bug (line 3 of {module}, in gradient)"
+    notes = "\n".join(caught.value.__notes__)
+    assert (
+        "the run up to there is in runs/bug; tardigrad resume runs/bug goes on\nit needs --config runs/bug/config.toml" in notes
+    )
+    problem = problem_of("runs/bug/config.toml")
+    problem.function = lambda x, rng: x - 1
+    resumed = td.resume("runs/bug", problem=problem)
+    assert resumed.trace.updates == 50
+
+
+def test_errors_of_the_library_stay_what_they_are(monkeypatch):
+    monkeypatch.setattr("tardigrad.run_config.running.execute", operator.neg)
+    with pytest.raises(TypeError):  # of a built-in function, which no file of the user's calls
+        run_file("small.toml")
+    with pytest.raises(InvalidInputError, match="no notes") as caught, own_errors(" --config x"):
+        raise InvalidInputError("no notes")
+    assert not hasattr(caught.value, "__notes__")
 
 
 def test_a_run_that_diverges_or_stalls_is_a_failure():

@@ -11,14 +11,19 @@ from __future__ import annotations
 import importlib
 import re
 import sys
+import sysconfig
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from tardigrad.core.errors import InvalidInputError, RunFileError
+from tardigrad.core.errors import InvalidInputError, RunFileError, TardigradError, WorkerError
 from tardigrad.run_config.place import nearest
 
+#: where code lies that is not the user's
+_LIBRARIES = (str(Path(__file__).parents[1]), *(sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib")), "<")
 #: "file.py:name" or "module:name"
 REFERENCE = re.compile(r"(?P<module>[^:\n]*\w):(?P<name>[A-Za-z_]\w*)")
 
@@ -91,6 +96,27 @@ def where_is(module: str, folder: Path) -> str:
     file = getattr(sys.modules.get(module), "__file__", None)
     beside = file is not None and Path(file).parent in (folder, Path.cwd()) and Path(file).suffix == ".py"
     return str(file) if beside else module
+
+
+@contextmanager
+def own_errors(option: str) -> Iterator[None]:
+    """Make what the user's code raises in a run one message with its line; `option` is what resuming such a run needs."""
+    try:
+        yield
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(_LIBRARIES)]
+        wrapped: Exception = error
+        if own and not isinstance(error, TardigradError):
+            where = f"line {own[-1].lineno} of {own[-1].filename}, in {own[-1].name}"
+            wrapped = WorkerError(f"the run ended by {type(error).__name__}: {error} ({where})")
+        for note in getattr(error, "__notes__", []) if wrapped is not error else ():
+            wrapped.add_note(note)
+        if option and any("tardigrad resume" in note for note in getattr(wrapped, "__notes__", [])):
+            wrapped.add_note(f"it needs{option}")
+        if wrapped is error:
+            raise
+        raise wrapped from error
 
 
 def _find_in(folder: Path) -> None:

@@ -32,6 +32,7 @@ from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, limits
 from tardigrad.core.watch import Watch
 from tardigrad.run_config.compare import Compared, as_text, compare, for_json
+from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.place import located
 from tardigrad.run_config.sections import Sections
 from tardigrad.run_config.text import RunFile
@@ -143,7 +144,7 @@ def run_file(path: str | Path, out: str | Path | None = None, settings: Iterable
     DataError, RunFileError
         If a file that it names is missing or broken.
     WorkerError
-        If workers cannot start, or a task fails 3 times.
+        If workers cannot start, a task fails 3 times, or code of the user's raises.
     """
     prepared = prepare(path, out, settings, imports)
     earlier = None if prepared.earlier is None else Result.load(prepared.earlier, prepared.setup.problem)
@@ -153,7 +154,8 @@ def run_file(path: str | Path, out: str | Path | None = None, settings: Iterable
         observers.append(Progress(folder.name))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "saved without the problem")  # the run file has it
-        result = execute(prepared.setup, observers)
+        with own_errors(f" --config {folder / CONFIG}" if prepared.runs_code else ""):
+            result = execute(prepared.setup, observers)
         if prepared.setup.checkpoint is None:
             result.save(folder)
     with np.errstate(all="ignore"):
