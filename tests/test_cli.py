@@ -158,6 +158,14 @@ def test_report_writes_a_page_and_replaces_an_older_one(saved, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
+def test_report_takes_the_problem_from_a_run_file(tmp_path):
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "own-gradient").stdout)
+    assert tardigrad("run", "my.toml", cwd=tmp_path).returncode == 0
+    done = tardigrad("report", "runs/my", "--config", "runs/my/config.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert '"name":"objective"' in (tmp_path / "report.html").read_text()
+
+
 def test_report_names_the_folder_that_is_no_run(saved, tmp_path):
     done = tardigrad("report", saved[0], tmp_path, "--out", tmp_path / "page.html")
     assert (done.returncode, done.stdout) == (2, "")

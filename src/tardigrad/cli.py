@@ -182,13 +182,14 @@ def report(
         int | None, typer.Option(help="Replay runs that kept fewer snapshots, for about so many points of their curves.")
     ] = None,
     modules: Modules = None,
+    config: Config = None,
     as_json: AsJson = False,
 ) -> None:
     """Write one HTML page about saved runs: convergence, staleness, who worked when, and all parameters."""
-    _problem_of(None, modules)
+    problem = _problem_of(config, modules)
     from tardigrad.report.html_page import load_runs, write_report
 
-    page = write_report(load_runs(runs), out, snapshots)
+    page = write_report(load_runs(runs, problem), out, snapshots)
     size = page.stat().st_size
     typer.echo(json.dumps({"report": str(page), "bytes": size}) if as_json else f"{page}: {size / 1000:.0f} kB")
 

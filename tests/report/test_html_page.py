@@ -183,7 +183,8 @@ def test_a_run_without_its_problem_says_what_is_missing(tmp_path):
     simulate().save(tmp_path / "bare", with_problem=False)
     (run,) = load_runs([tmp_path / "bare"])
     text = text_of(run)
-    assert "its problem was not saved with it and no measures were" in text
+    assert "its problem was not saved with it and no measures were, so there are no curves of it<" in text
+    assert "no curves of it; its run file makes the problem again" in text_of(dataclasses.replace(run, config="seed = 1"))
     assert "convergence" not in data_of(text)
     assert "problem not saved" in text
     result = simulate()
@@ -192,6 +193,17 @@ def test_a_run_without_its_problem_says_what_is_missing(tmp_path):
     text = text_of(*load_runs([tmp_path / "measured"]))
     assert "these are the measures that were" in text
     assert data_of(text)["convergence"]["measures"]
+
+
+def test_a_problem_that_was_not_saved_can_be_given(tmp_path):
+    result = simulate()
+    result.save(tmp_path / "bare", with_problem=False)
+    result.save(tmp_path / "whole")
+    runs = load_runs([tmp_path / "bare", tmp_path / "whole"], make_problem())
+    bare, whole = data_of(text_of(*runs))["convergence"]["lines"]
+    assert bare["values"] == whole["values"]
+    with pytest.raises(td.RunFileError, match=r"bare was made on another problem"):
+        load_runs([tmp_path / "bare"], make_problem(batch=4))
 
 
 def test_measures_that_raise_are_told_of():

@@ -75,6 +75,8 @@ def curves_of(run: ReportedRun) -> Curves:
     values: dict[str, Array] = {}
     if result.problem is None and not history.measures:
         remarks.append("its problem was not saved with it and no measures were, so there are no curves of it")
+        if run.config is not None:
+            remarks[-1] += "; its run file makes the problem again: tardigrad report RUN --config RUN/config.toml"
     else:
         try:
             values = _measures(history, picked, result.problem)

@@ -25,6 +25,7 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.files import write_atomic
+from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.report import html_convergence, html_head, html_parameters, html_staleness, html_timeline
 from tardigrad.report.html_run import ReportedRun
@@ -34,17 +35,26 @@ from tardigrad.report.html_snapshots import with_snapshots
 _SCRIPTS = ("axes.js", "chart.js", "timeline.js", "page.js")
 
 
-def load_runs(folders: Sequence[Path]) -> list[ReportedRun]:
+def load_runs(folders: Sequence[Path], problem: Problem | None = None) -> list[ReportedRun]:
     """The runs in folders, with the run file that lies beside each, if any.
+
+    Parameters
+    ----------
+    folders : sequence of Path
+        Of saved runs.
+    problem : Problem, optional
+        That of the runs which were saved without theirs.
 
     Raises
     ------
     RunFileError
-        If one of them is no run that can be read; the message names it.
+        If one of them is no run that can be read, or was made on another problem; the message names it.
     """
     runs = []
     for folder in folders:
         result = Result.load(folder)
+        if result.problem is None and problem is not None:
+            result = Result.load(folder, problem)
         config = folder / "config.toml"
         try:
             text = config.read_text(encoding="utf-8", errors="replace") if config.is_file() else None

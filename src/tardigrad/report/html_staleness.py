@@ -24,6 +24,8 @@ from tardigrad.report.html_run import NOTHING, ReportedRun, Section, figure, num
 
 #: bins of a histogram, and blocks of a curve, at most
 MAX_BINS, MAX_BLOCKS = 48, 300
+#: growth of records that a light tail does not show: a heavy one does, or rare replies that are later and later
+HEAVY = 0.25
 #: clients that a table lists, at most
 MAX_CLIENTS = 16
 
@@ -110,10 +112,14 @@ def in_words(growth: Growth) -> str:
     'bounded or stationary'
     >>> in_words(Growth(0.52, 0.02, 5.0, 0.5, 3, 4, 1000))
     'grows like n^0.52 (client 3)'
+    >>> in_words(Growth(0.01, 0.02, 5.0, 0.4, None, 4, 1000))
+    'no trend, but the largest so far grows like n^0.40'
     """
     if math.isnan(growth.exponent):
         return "too few replies to tell"
     if growth.exponent <= max(0.05, 2 * growth.error):
+        if growth.record_exponent > HEAVY:
+            return f"no trend, but the largest so far grows like n^{growth.record_exponent:.2f}"
         return "bounded or stationary"
     return f"grows like n^{growth.exponent:.2f}" + ("" if growth.client is None else f" (client {growth.client})")
 
