@@ -12,7 +12,7 @@ import tardigrad as td
 from conftest import make_problem
 from report_runs import data_of, simulate, text_of
 from tardigrad.report.html_page import embedded, load_runs, write_report
-from tardigrad.report.html_run import ReportedRun
+from tardigrad.report.html_run import ReportedRun, number
 
 NASTY = "<script>alert('x')</script>&\"'"
 
@@ -155,6 +155,41 @@ def test_replicas_have_a_median_and_a_band():
     loss = result.evaluate(["loss"])["loss"]
     for name, level in (("low", 0.1), ("mid", 0.5), ("high", 0.9)):
         np.testing.assert_allclose(line["values"]["loss"][name], np.quantile(loss, level, axis=1), rtol=1e-5)
+
+
+def test_replicas_that_diverged_are_not_in_the_median():
+    result = simulate(replicas=4, updates=60)
+    result.diverged = np.array([False, False, True, False])
+    (line,) = data_of(text_of(result))["convergence"]["lines"]
+    kept = result.evaluate(["loss"])["loss"][:, [0, 1, 3]]
+    np.testing.assert_allclose(line["values"]["loss"]["mid"], np.median(kept, axis=1), rtol=1e-5)
+
+
+def test_measures_that_span_much_are_drawn_on_a_log_axis():
+    problem = td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4))
+    found = data_of(text_of(simulate(td.AsyncSGD(0.2), problem=problem)))["convergence"]["measures"]
+    assert all(measure["log"] for measure in found)
+    found = data_of(text_of(simulate(td.AsyncSGD(1e-4))))["convergence"]["measures"]
+    assert not any(measure["log"] for measure in found)
+
+
+def test_tables_hold_the_numbers_of_the_pictures():
+    result = simulate(td.SyncSGD(0.1, sample=3), updates=90, timing=td.PerClient([1.0, 1.0, 2.0, 9.0]))
+    rows = Reader(text_of(result)).rows
+    loss = result.evaluate()["loss"]
+    (row,) = [row for row in rows if row[0] == "loss"]
+    assert row[1:] == ["run0", *(number(float(v)) for v in (loss[0], loss[-1], loss.min(), loss.max())), "10"]
+    trace = simulate(timing=td.PerClient([1.0, 1.0, 2.0, 9.0])).trace
+    rows = Reader(text_of(dataclasses.replace(result, trace=trace))).rows
+    for client in range(4):
+        mine = trace["client"] == client
+        (row,) = [row for row in rows if len(row) == 6 and row[0] == str(client)]
+        late, busy = trace.staleness[mine], (trace["finished"] - trace["started"])[mine]
+        share = f"{100 * mine.mean():.1f} %"
+        expected = [number(int(mine.sum())), share, number(late.mean(), 3), number(int(late.max())), number(busy.mean(), 3)]
+        assert row[1:] == expected
+    workers = [row for row in rows if len(row) == 5 and row[0] in "0123" and row[-1] == "0"]
+    assert [row[3] for row in workers] == [f"{100 * share:.1f} %" for share in trace.summary().utilisation.values()]
 
 
 def test_saved_measures_are_taken_where_nothing_is_missing(monkeypatch):

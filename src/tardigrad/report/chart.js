@@ -76,7 +76,7 @@ function chart(element, spec) {
     const count = Math.max(2, Math.floor(inner.width / 90));
     let marks;
     if (spec.x.labels) {
-      const every = Math.max(1, Math.ceil((view.to - view.from) / (inner.width / 52)));
+      const every = Math.max(1, Math.ceil((view.to - view.from) / (inner.width / 62)));
       marks = spec.x.labels.map((text, i) => [i + 0.5, text]).filter(([at], i) => i % every === 0 && at >= view.from && at <= view.to);
     } else {
       const found = ticks(view.from, view.to, count, spec.x.log);

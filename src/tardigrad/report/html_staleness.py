@@ -80,7 +80,7 @@ def edges_for(columns: Sequence[Array]) -> list[int]:
         return [*range(0, top, width), -(-top // width) * width]
     factor, edges = max(1.1, top ** (1.0 / (MAX_BINS - 20))), [0, 1]
     while edges[-1] < top:
-        edges.append(min(top, max(edges[-1] + 1, math.ceil(edges[-1] * factor))))
+        edges.append(min(top, math.ceil(edges[-1] * factor)))
     return edges
 
 
