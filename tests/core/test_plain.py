@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -324,3 +325,36 @@ def test_a_class_that_was_pickled_by_value_is_still_the_one_that_is_read_back():
         "assert type(back) is Mine and back.n == 3\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+def test_a_class_that_is_defined_again_is_the_one_that_is_read_back():
+    def define(step):
+        class Again(Plain):
+            def __init__(self):
+                self.step = step
+
+            def fields(self):
+                return {}
+
+        class Heir(Again):
+            pass
+
+        return Again, Heir
+
+    for step in (1, 2):
+        for cls in define(step):
+            back = decode(encode(cls(), {}), {})
+            assert type(back) is cls
+            assert back.step == step
+
+
+def test_a_class_of_a_function_that_was_pickled_by_value_is_read_back_too():
+    class Local(Plain):
+        def __init__(self, n):
+            self.n = n
+
+        def fields(self):
+            return {"n": self.n}
+
+    cloudpickle.loads(cloudpickle.dumps(Local(3)))
+    assert type(decode(encode(Local(3), {}), {})) is Local

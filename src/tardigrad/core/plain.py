@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import sys
 from abc import ABC
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -25,6 +24,17 @@ from tardigrad.core.errors import RunFileError
 from tardigrad.core.task import Array
 
 _PACKAGE = "tardigrad."
+#: what a class has whose body is empty
+_BARE = {
+    "__module__",
+    "__qualname__",
+    "__doc__",
+    "__slots__",
+    "__dict__",
+    "__weakref__",
+    "__firstlineno__",
+    "__static_attributes__",
+}
 
 
 class Plain(ABC):  # noqa: B024 (some subclasses have abstract methods, some none)
@@ -36,7 +46,10 @@ class Plain(ABC):  # noqa: B024 (some subclasses have abstract methods, some non
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        Plain._known[type_name(cls)] = cls
+        known = Plain._known.get(type_name(cls))
+        # cloudpickle begins a copy of a script's class with an empty one, and drops it where the class is there
+        if known is None or known.__bases__ != cls.__bases__ or not _BARE.issuperset(vars(cls)):
+            Plain._known[type_name(cls)] = cls
 
     def fields(self) -> dict[str, Any]:
         """Arguments that rebuild this object: those of a dataclass, without scratch space, unless overridden."""
@@ -113,7 +126,7 @@ def decode(tree: Any, arrays: Mapping[str, Array]) -> Any:  # noqa: PLR0911
 
 def _class_of(name: str) -> type[Plain]:
     module, _, own_name = name.partition(":")
-    found = _living(name) or Plain._known.get(name)
+    found = Plain._known.get(name)
     if found is None and module.startswith(_PACKAGE):
         try:
             candidate = getattr(importlib.import_module(module), own_name, None)
@@ -130,13 +143,6 @@ def _class_of(name: str) -> type[Plain]:
             " (on the command line: --import MODULE; --config RUN/config.toml where `tardigrad run` made it)"
         )
     return found
-
-
-def _living(name: str) -> type[Plain] | None:
-    """The class that its module holds now. A copy of a script's class that cloudpickle makes has the same name."""
-    module, _, qualified = name.partition(":")
-    found = getattr(sys.modules.get(module), qualified, None)
-    return found if isinstance(found, type) and issubclass(found, Plain) and type_name(found) == name else None
 
 
 def same_bits(a: Any, b: Any) -> bool:  # noqa: PLR0911
