@@ -64,6 +64,12 @@ class Cancel:
     ----------
     id : int
         Of the task. Where it has been answered already, nothing happens.
+
+    Examples
+    --------
+    >>> orders = [Cancel(7)]  # what a rule may answer a reply with, beside tasks
+    >>> orders[0].id
+    7
     """
 
     id: int
@@ -91,6 +97,20 @@ class Reply:
         The same, read at the worker.
     finite : bool
         Whether its worker found the payload finite, so that the server need not look.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import tardigrad as td
+    >>> class Late(td.AsyncSGD):
+    ...     def receive(self, state, reply, rng):
+    ...         if state.version - reply.version > 3:
+    ...             print("client", reply.task.client, "read version", reply.version, "and answers at", state.version)
+    ...         return super().receive(state, reply, rng)
+    >>> problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))
+    >>> timing = td.PerClient([1.0, 4.5])
+    >>> result = td.run(Late(0.1), problem, td.Simulated(timing), stop=td.MaxUpdates(6))
+    client 1 read version 0 and answers at 4
     """
 
     task: Task
