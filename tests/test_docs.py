@@ -104,6 +104,11 @@ def test_public_docstring_has_an_example(value):
     assert ">>> " in value.__doc__
 
 
+def test_the_list_of_names_is_whole():
+    listed = re.findall(r"\[`(\w+)`\]\[", (DOCS / "reference" / "index.md").read_text().partition("## Modules")[0])
+    assert sorted(listed) == sorted(value.__name__ for value in PUBLIC)
+
+
 def test_every_page_is_in_the_navigation():
     navigation = (DOCS.parent / "mkdocs.yml").read_text().partition("\nnav:\n")[2]
     pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
