@@ -29,18 +29,10 @@ LONG_FUNCTIONS = {
 #: files that state no rules of their own, beside those of a few lines
 WITHOUT_RULES = dict.fromkeys(
     [
-        "benchmarks/crash.py",
-        "benchmarks/engines.py",
-        "benchmarks/linear.py",
-        "benchmarks/ray_loop.py",
-        "benchmarks/simulator.py",
-        "benchmarks/soak.py",
         "core/errors.py",
         "core/smoothness.py",
         "datasets/__init__.py",
         "diagnostics/coherence.py",
-        "papers/__init__.py",
-        "papers/at_updates.py",
         "timing/models.py",
         "__init__.py",
     ],

@@ -1,8 +1,10 @@
 """`tardigrad bench crash`: the driver of a run is killed with SIGKILL at random moments, and the run resumed.
 
-Each time the run's folder must load, and the run resumed from it end in the bits of the uninterrupted one. The moments
-are spread over the whole life of the driver, its start and the writing of checkpoints included: a driver
-that is killed before its first checkpoint leaves nothing, which is counted apart.
+Rules of this file:
+
+- each time the run's folder must load, and the run resumed from it end in the bits of the uninterrupted one;
+- moments are spread over the whole life of the driver, its start and the writing of checkpoints included: a driver that is
+  killed before its first checkpoint leaves nothing, which is counted apart.
 """
 
 from __future__ import annotations

@@ -6,7 +6,10 @@
 - how soon a killed worker is noticed and replaced, and whether any update was lost or doubled;
 - updates a second that a simulation predicts from a measured trace, against those measured.
 
-On fewer than four cores nothing of this means anything: rows then say "not measured".
+Rules of this file:
+
+- on fewer than four cores nothing of this means anything: rows then say "not measured";
+- what is compared is measured in turn, in one run of the benchmark.
 """
 
 from __future__ import annotations
@@ -201,7 +204,6 @@ def predictions() -> Iterator[Row]:
         yield Row(f"predicted from a trace: {name}", simulated, "updates/s", "measured in the next run", real)
 
 
-def measure(engine: Engine, dim: int, n_updates: int, concurrency: int | None = None) -> Result:
+def measure(engine: Engine, dim: int, n_updates: int) -> Result:
     """A run of asynchronous SGD on gradient = x."""
-    problem = Identity(WORKERS, dim) if concurrency is None else SharedIdentity(WORKERS, dim)
-    return finished(run(AsyncSGD(STEP), problem, engine, stop=MaxUpdates(n_updates), concurrency=concurrency))
+    return finished(run(AsyncSGD(STEP), Identity(WORKERS, dim), engine, stop=MaxUpdates(n_updates)))

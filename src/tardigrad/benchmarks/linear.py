@@ -6,8 +6,11 @@
 - sparse 200000 x 20000, 10 entries a row: rows a second on 1 and 4 threads; solves beside lsqr and lsmr;
 - one of 4 workers 10 times slower: time of each method, beside its own time without.
 
-SciPy runs with all BLAS threads. Every job starts after half a second of rest, because BLAS threads spin for a while after
-a call; compilation is left out. A ratio above 1 is in favour of the row's name, but for passes and stragglers.
+Rules of this file:
+
+- SciPy runs with all BLAS threads;
+- every job starts after half a second of rest, because BLAS threads spin for a while after a call; compilation is left out;
+- a ratio above 1 is in favour of the row's name, but for passes and stragglers.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """`RayCluster` against the plain loop that one would write with Ray: actors, `ray.put` of each iterate, `ray.wait`.
 
+Rules of this file:
+
 - both do asynchronous SGD with gradient = x, as many tasks in flight on as many actors, in turn, on one cluster;
 - rates are updates a second without the first tenth;
 - what `RayCluster` does and the plain loop does not: a trace with times, a check that each gradient is finite, and

@@ -5,6 +5,11 @@
 - a sweep of 100 step sizes in one run (dim 100) against 100 runs one after another;
 - a million clients against a hundred: time an event, and memory an idle client;
 - the time of ``import tardigrad``, against that of ``import numpy``.
+
+Rules of this file:
+
+- gradients cost nothing, so that what is measured is the machinery;
+- what is compared is measured in turn, in one run of the benchmark.
 """
 
 from __future__ import annotations

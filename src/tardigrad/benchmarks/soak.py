@@ -1,7 +1,10 @@
 """`tardigrad bench soak`: ten minutes at full rate with a worker process killed every two seconds.
 
-Then the trace is replayed: it must end in the same bits. Memory must not grow, and no process and nothing in
-/dev/shm may be left. Progress goes to standard error.
+Rules of this file:
+
+- the trace is replayed afterwards: it must end in the same bits;
+- memory must not grow, and no process and nothing in /dev/shm may be left;
+- progress goes to standard error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,9 @@
 """One file a paper: every table and figure of it as a function, with the published numbers beside.
 
-`reproduce` calls them by name; `PAPERS` says where each is, so that listing them imports none.
+Rules of this file:
+
+- `reproduce` calls them by name; `PAPERS` says where each is, so that listing them imports none;
+- a reproduction is plain rows, and what to draw; nothing is asserted.
 """
 
 from __future__ import annotations

@@ -132,11 +132,11 @@ class BoundCheck:
         }
 
 
-def small_system(n_rows: int = 40, dim: int = 8, seed: int = 0) -> LinearSystem:
-    """A Gaussian system in the metric of a diagonal B, rows drawn by their squared norms."""
-    rng = np.random.default_rng(seed)
-    A, solution = rng.normal(size=(n_rows, dim)), rng.normal(size=dim)
-    B = rng.uniform(0.5, 2.0, dim)
+def small_system() -> LinearSystem:
+    """A Gaussian system of 40 rows in the metric of a diagonal B, rows drawn by their squared norms."""
+    rng = np.random.default_rng(0)
+    A, solution = rng.normal(size=(40, 8)), rng.normal(size=8)
+    B = rng.uniform(0.5, 2.0, 8)
     return LinearSystem(A, A @ solution, B, sketch=Rows("norms"), n_clients=N_WORKERS, solution=solution)
 
 

@@ -147,10 +147,10 @@ def quadratics(zeta: float, start: str, seed: int) -> tuple[ClientQuadratics, Ar
     return problem, problem.minimiser + ones if start == "x0 - x*" else ones
 
 
-def hopeful(updates: int, first: float, steps: Array = GRID, target: float = TARGET) -> Array:
+def hopeful(updates: int, first: float) -> Array:
     """Steps with which gradient descent without noise and delay comes from ``|grad f|^2 = first`` to the target in time."""
     L = float(np.arange(1, N_CLIENTS + 1) @ np.arange(1, N_CLIENTS + 1)) / N_CLIENTS**2
-    return steps[steps * (2 * L * updates) >= math.log(max(first / target, math.e))]
+    return GRID[GRID * (2 * L * updates) >= math.log(max(first / TARGET, math.e))]
 
 
 def simulate(rule: Rule[Any], problem: ClientQuadratics, x0: Array, updates: int, seed: int) -> Run:
@@ -163,9 +163,9 @@ def simulate(rule: Rule[Any], problem: ClientQuadratics, x0: Array, updates: int
     return norms.seen(updates)
 
 
-def course(method: Method, zeta: float, start: str, seeds: int = SEEDS, updates: int | None = None) -> Course:
+def course(method: Method, zeta: float, start: str, seeds: int = SEEDS) -> Course:
     """Run a method with all steps that can reach the target, once a seed."""
-    updates = method.updates[zeta] if updates is None else updates
+    updates = method.updates[zeta]
     typical = [
         float((quadratics(zeta, start, seed)[0].full_gradient(x0) ** 2).sum()) for seed, x0 in _starts(zeta, start, seeds)
     ]

@@ -112,7 +112,7 @@ class Found:
         return int(np.where(allowed, ends, -1.0).argmax())
 
 
-def clients(data: Dataset, alpha: float, seed: int, n_clients: int = N_CLIENTS, batch: int = BATCH) -> LogisticRegression:
+def clients(data: Dataset, alpha: float, seed: int, n_clients: int = N_CLIENTS) -> LogisticRegression:
     """The paper's problem: a fifth of the rows for validation (as test rows), the rest shared out by class.
 
     Parameters
@@ -132,7 +132,7 @@ def clients(data: Dataset, alpha: float, seed: int, n_clients: int = N_CLIENTS, 
     return LogisticRegression(
         (data.X[train], _labels(data.y[train])),
         Given(owners),
-        batch=batch,
+        batch=BATCH,
         regularizer=SmoothNonconvex(RHO),
         test=(data.X[validation], _labels(data.y[validation])),
     )

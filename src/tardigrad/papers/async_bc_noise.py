@@ -79,13 +79,13 @@ class _Norms(Observer):
         self.values.append((self._gradient(moment.x) ** 2).sum(axis=-1))
 
 
-def noisy(n_updates: int, seed: int = 0, steps: tuple[float, ...] = STEPS) -> tuple[Array, Array]:
+def noisy(n_updates: int, seed: int) -> tuple[Array, Array]:
     """Updates (points,), and ``|grad f|^2`` (points, kinds, steps) there."""
     if n_updates < 1:
         raise InvalidInputError(f"n_updates must be at least 1, not {n_updates}")
     problem, x0 = quadratics(0.0, STARTS[0], seed)
-    of_kind = np.repeat(np.eye(len(KINDS)) * DEVIATION, len(steps), axis=0)
-    rule = NoisyDifferences(np.tile(steps, len(KINDS)), independent=of_kind[:, :1], shared=of_kind[:, 1:2])
+    of_kind = np.repeat(np.eye(len(KINDS)) * DEVIATION, len(STEPS), axis=0)
+    rule = NoisyDifferences(np.tile(STEPS, len(KINDS)), independent=of_kind[:, :1], shared=of_kind[:, 1:2])
     norms = _Norms(n_updates)
     result = run(
         rule,
@@ -99,7 +99,7 @@ def noisy(n_updates: int, seed: int = 0, steps: tuple[float, ...] = STEPS) -> tu
     )
     if result.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    return np.array(norms.updates), np.array(norms.values).reshape(-1, len(KINDS), len(steps))
+    return np.array(norms.updates), np.array(norms.values).reshape(-1, len(KINDS), len(STEPS))
 
 
 def figure3(n_updates: int = 1_000_000, seed: int = 0) -> Reproduction:

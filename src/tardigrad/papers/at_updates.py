@@ -1,4 +1,9 @@
-"""Values along a run of many updates, at those that a logarithmic axis shows."""
+"""Values along a run of many updates, at those that a logarithmic axis shows.
+
+Rules of this file:
+
+- updates are looked at as they pass, so the run keeps no snapshots.
+"""
 
 from __future__ import annotations
 

@@ -249,9 +249,9 @@ def as_targets(y: Any, n_rows: int, dtype: np.dtype[Any]) -> Array:
     return np.ascontiguousarray(targets, dtype)
 
 
-def _slices(n: int, length: int = AT_ONCE) -> Iterator[slice]:
-    for low in range(0, n, length):
-        yield slice(low, min(low + length, n))
+def _slices(n: int) -> Iterator[slice]:
+    for low in range(0, n, AT_ONCE):
+        yield slice(low, min(low + AT_ONCE, n))
 
 
 def _stretches(rows: Array) -> Iterator[Array]:

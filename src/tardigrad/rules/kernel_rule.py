@@ -174,7 +174,7 @@ class KernelRule:
         along = kept.made.along(entries)
         correction = apart(kept.made.correction(along, side_by_side(residual)), leading, c)
         diagonal = problem.kernel.diagonal
-        beta = kept.made.beta_of(along, problem.diagonal(rows) if diagonal is None else diagonal)
+        beta = kept.made.beta_of(along, problem.diagonal(rows, client) if diagonal is None else diagonal)
         step = self._step(beta, kept.made.top, in_flight)
         gamma = np.multiply(step, self.step_factor).astype(product.dtype)[..., None, None]
         loss = np.square(residual, dtype=np.float64).mean(axis=(-1, -2))
