@@ -19,20 +19,15 @@ FILE_LINES, FUNCTION_LINES = 300, 60
 SOURCED = ("rules", "theory")
 
 LONG_FILES = {
-    "estimators/machine.py": "to be split",
     "core/observers.py": "to be split",
+    "timing/models.py": "to be split",
 }
 LONG_FUNCTIONS = {
     "core/loop.py go": "the only event loop of the library, with everything that it keeps in local variables",
-    "solvers/minimize.py minimize": "to be split",
 }
 #: files that state no rules of their own, beside those of a few lines
 WITHOUT_RULES = dict.fromkeys(
     [
-        "core/errors.py",
-        "core/smoothness.py",
-        "datasets/__init__.py",
-        "diagnostics/coherence.py",
         "timing/models.py",
         "__init__.py",
     ],
@@ -44,12 +39,9 @@ FEW_LINES = 45
 #: bases, records and errors: what makes an example of them is the class that derives from them, or the run that returns them
 WITHOUT_EXAMPLE = {
     **dict.fromkeys(
-        ["Engine", "InPlaceRule", "InPlaceState", "Placement", "Problem", "ReadSequence", "Rule", "State"], "base of others"
+        ["Engine", "InPlaceRule", "InPlaceState", "Problem", "ReadSequence", "Rule", "StepSequence"], "base of others"
     ),
-    **dict.fromkeys(["StepSequence", "Stop", "Timing"], "base of others"),
-    **dict.fromkeys(["Cancel", "Reply", "Result", "Status", "Task", "scratch_field"], "made and used by the library"),
-    **dict.fromkeys(["History", "LinearResult", "MaxOracleCalls", "MaxSeconds", "MaxUpdates", "Replay"], "to be written"),
-    **dict.fromkeys(["Exponential", "LogNormal", "Pareto", "RandomStragglers"], "to be written"),
+    **dict.fromkeys(["Cancel", "Placement", "Reply"], "made and used by the library"),
 }
 WITHOUT_SOURCE: dict[str, str] = {}
 
@@ -126,7 +118,8 @@ def test_a_file_says_what_it_does_and_its_rules(name):
     if short or name.startswith("run_config/examples/"):
         assert name not in WITHOUT_RULES
         return
-    assert ("Rules of this file" in text) != (name in WITHOUT_RULES), f"{name}: rules, or an exception with its reason"
+    states_rules = "Rules of this file" in text or "Rules of this package" in text
+    assert states_rules != (name in WITHOUT_RULES), f"{name}: rules, or an exception with its reason"
 
 
 @pytest.mark.parametrize("name", FILES)

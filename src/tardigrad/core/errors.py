@@ -1,7 +1,9 @@
 """The errors and warnings that users see.
 
-Every message names the value, what was expected, and what to do. Errors about arguments are also
-``ValueError``, so that ``except ValueError`` works as everywhere else.
+Rules of this file:
+
+- every message names the value, what was expected, and what to do;
+- errors about arguments are also ``ValueError``, so that ``except ValueError`` works as everywhere else.
 """
 
 from __future__ import annotations

@@ -1,4 +1,9 @@
-"""How curved a problem is: the constants from which step sizes are computed."""
+"""How curved a problem is: the constants from which step sizes are computed.
+
+Rules of this file:
+
+- a constant holds at all pairs of points; whether a smaller one would too is said beside it (`exact`).
+"""
 
 from __future__ import annotations
 

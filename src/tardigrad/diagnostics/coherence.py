@@ -1,4 +1,9 @@
-"""Variational coherence of a problem that knows its feasible set and its minimiser."""
+"""Variational coherence of a problem that knows its feasible set and its minimiser.
+
+Rules of this file:
+
+- the search is that of `theory.coherence`; here a problem is asked for what it needs.
+"""
 
 from __future__ import annotations
 
