@@ -40,7 +40,7 @@ SMALL = 2**17
 
 def check_shape(reply: Any, x: Array, what: str = "gradient") -> None:
     """A reply has the shape of the iterates: NumPy would broadcast another one without a word."""
-    if np.shape(reply) != x.shape:
+    if getattr(reply, "shape", None) != x.shape:  # a third of the time of np.shape
         raise InvalidInputError(f"a {what} has shape {np.shape(reply)}, the iterates {x.shape}: they must be equal")
 
 
