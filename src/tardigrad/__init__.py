@@ -19,7 +19,8 @@ _MODULE_OF = {
             "DataError InvalidInputError ReplayError RunFileError TardigradError TheoryWarning TrackerError WorkerError"
         ),
         "core.engine": "Engine Placement",
-        "core.observers": "History JSONLines Observer Progress",
+        "core.json_lines": "JSONLines",
+        "core.observers": "History Observer Progress",
         "core.in_place": "InPlaceRule InPlaceState",
         "core.problem": "Problem",
         "core.result": "Result",

@@ -28,7 +28,8 @@ from tardigrad.core.streams import Domain, Stream, check_seed
 from tardigrad.core.task import Array
 from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import integer, number
-from tardigrad.timing.models import ONE_SECOND, SECONDS
+from tardigrad.timing.models import ONE_SECOND
+from tardigrad.timing.scaled import SECONDS
 
 #: cycles of on and off whose random numbers are drawn at a time
 BLOCK = 64

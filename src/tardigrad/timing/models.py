@@ -15,7 +15,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -24,22 +24,11 @@ from tardigrad.core.task import Array
 from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.trace import Trace
 from tardigrad.core.validate import integer, number
+from tardigrad.timing.scaled import SECONDS, Scaled, durations
 
 _NORMAL = NormalDist()
-SECONDS = "a number of seconds"
 _LARGEST = 1 - 2.0**-53  # below 1, where quantiles are infinite
 _SMALLEST = 2.0**-54  # below every uniform number but 0, where a normal quantile is infinite
-
-
-def _durations(values: Any, name: str) -> tuple[float, ...]:
-    """A duration for each client."""
-    try:
-        array = np.asarray(values, float).ravel()
-    except (TypeError, ValueError):
-        raise InvalidInputError(f"{name} must be a duration or one for each client, not {values!r}") from None
-    if not len(array):
-        raise InvalidInputError(f"{name} needs a duration for each client, not an empty list")
-    return tuple(number(value, f"{name}, client {i},", above=0, what=SECONDS) for i, value in enumerate(array.tolist()))
 
 
 @dataclass(frozen=True)
@@ -92,7 +81,7 @@ class PerClient(Timing):
     seconds: Sequence[float]
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "seconds", _durations(self.seconds, "PerClient"))
+        object.__setattr__(self, "seconds", durations(self.seconds, "PerClient"))
 
     @classmethod
     def linear(cls, n_clients: int, slowest: float) -> PerClient:
@@ -109,28 +98,8 @@ class PerClient(Timing):
             raise InvalidInputError(f"PerClient has {len(self.seconds)} durations for {n_clients} clients: give one for each")
 
 
-class _Scaled(Timing):
-    """A distribution times a mean, which is a number or one for each client."""
-
-    mean: float | Sequence[float]
-
-    def _check(self) -> None:
-        name = f"{type(self).__name__}.mean"
-        mean = number(self.mean, name, above=0, what=SECONDS) if np.ndim(self.mean) == 0 else _durations(self.mean, name)
-        object.__setattr__(self, "mean", mean)
-
-    def _mean_of(self, client: int) -> float:
-        return self.mean if isinstance(self.mean, float) else self.mean[client]
-
-    def check(self, n_clients: int) -> None:
-        if not isinstance(self.mean, float) and len(self.mean) != n_clients:
-            name = type(self).__name__
-            counts = f"{len(self.mean)} means for {n_clients} clients"
-            raise InvalidInputError(f"{name} has {counts}: give one number or one for each")
-
-
 @dataclass(frozen=True)
-class Exponential(_Scaled):
+class Exponential(Scaled):
     """Exponential durations, ``P(T > t) = exp(-t / mean)``: without memory, a little uneven.
 
     Parameters
@@ -148,14 +117,14 @@ class Exponential(_Scaled):
     mean: float | Sequence[float] = 1.0
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check_mean()
 
     def duration(self, client: int, start: float, u: float) -> float:
         return -self._mean_of(client) * math.log1p(-u)
 
 
 @dataclass(frozen=True)
-class Pareto(_Scaled):
+class Pareto(Scaled):
     """Pareto durations, ``P(T > t) = (t_0 / t)^tail``: stragglers of every size.
 
     Parameters
@@ -176,7 +145,7 @@ class Pareto(_Scaled):
     tail: float = 1.5
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check_mean()
         object.__setattr__(
             self, "tail", number(self.tail, "Pareto.tail", above=1, what="a finite number (up to 1 the mean is infinite)")
         )
@@ -186,7 +155,7 @@ class Pareto(_Scaled):
 
 
 @dataclass(frozen=True)
-class LogNormal(_Scaled):
+class LogNormal(Scaled):
     """Log-normal durations, ``exp(mu + sigma Z)`` with Z standard normal and ``mu = log(mean) - sigma^2 / 2``.
 
     Parameters
@@ -207,7 +176,7 @@ class LogNormal(_Scaled):
     sigma: float = 1.0
 
     def __post_init__(self) -> None:
-        self._check()
+        self._check_mean()
         object.__setattr__(self, "sigma", number(self.sigma, "LogNormal.sigma", above=0))
 
     def duration(self, client: int, start: float, u: float) -> float:
