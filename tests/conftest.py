@@ -1,6 +1,7 @@
 """What all tests share: nothing is left behind by any of them."""
 
 import os
+import signal
 import time
 import warnings
 from pathlib import Path
@@ -63,6 +64,14 @@ def _becomes_true(condition, seconds=15.0):
             return False
         time.sleep(0.02)
     return True
+
+
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C as at a terminal: in the background the signal may be ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

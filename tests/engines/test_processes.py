@@ -15,34 +15,13 @@ from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
+from failing_problems import Deadly, DiesOnce, Murderous, Poisonous, Raising, Unloadable, Unpicklable
 from tardigrad.engines.shared_memory import Blocks, Layouts, SharedBuffer
 
 
 def run(problem=None, engine=None, stop=None, rule=None, **kwargs):
     engine = engine or td.Processes(2)
     return td.run(rule or td.AsyncSGD(0.05), problem or make_problem(), engine, stop=stop or td.MaxUpdates(50), **kwargs)
-
-
-class Murderous(td.Problem):
-    """Kills its own process now and then, but never twice in the same task."""
-
-    n_clients, dim = 4, 3
-
-    def __init__(self, folder, kill_every):
-        self.folder, self.kill_every = str(folder), kill_every
-
-    def fields(self):
-        return {"folder": self.folder, "kill_every": self.kill_every}
-
-    def sample(self, client, rng):
-        return int(rng.integers(2**62))
-
-    def gradient(self, client, x, sample=None):
-        mark = os.path.join(self.folder, str(sample))
-        if self.kill_every and sample % self.kill_every == 0 and not os.path.exists(mark):
-            open(mark, "w").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return x - client + 1e-3 * (sample % 7)
 
 
 def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
@@ -55,29 +34,9 @@ def test_killed_workers_are_replaced_and_nothing_is_lost_or_doubled(tmp_path):
     assert replayed.identical, replayed.difference
 
 
-class Poisonous(td.Problem):
-    n_clients, dim = 2, 2
-
-    def fields(self):
-        return {}
-
-    def gradient(self, client, x, sample=None):
-        os._exit(3)
-
-
 def test_a_task_that_kills_every_worker_ends_the_run():
     with pytest.raises(td.WorkerError, match=r"task \d of client \d failed 3 times: worker \d ended with exit code 3"):
         run(Poisonous())
-
-
-class Raising(td.Problem):
-    n_clients, dim = 2, 2
-
-    def fields(self):
-        return {}
-
-    def gradient(self, client, x, sample=None):
-        return x / [][client]
 
 
 def test_an_exception_at_a_worker_shows_its_traceback():
@@ -96,19 +55,9 @@ def test_a_task_that_ends_its_program_shows_where(engine):
         run(Exiting(), engine(2))
 
 
-class Unpicklable(Raising):
-    def __init__(self):
-        self.lock = threading.Lock()
-
-
 def test_a_problem_that_cannot_be_sent_says_so():
     with pytest.raises(td.InvalidInputError, match="cannot be sent to worker processes"):
         run(Unpicklable())
-
-
-class Unloadable(Raising):
-    def __reduce__(self):
-        return eval, ("1 / 0",)
 
 
 def test_a_worker_that_cannot_start_shows_why():
@@ -339,14 +288,6 @@ def test_files_of_the_current_folder_do_not_shadow_modules_of_workers(tmp_path):
     assert (done.stdout, done.stderr) == ("max_updates\n", "")
 
 
-class Deadly(Raising):
-    def __init__(self):
-        self.state = 1
-
-    def __setstate__(self, state):
-        os._exit(7)
-
-
 def test_workers_that_die_while_starting_end_the_run_with_that_message(capfd):
     for _ in range(3):  # and leave no descriptors, which the fixture of all tests checks
         with pytest.raises(td.WorkerError, match="ended 3 times before it was ready"):
@@ -374,17 +315,6 @@ def test_interrupts_of_the_whole_group_while_workers_start(tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     out, errors = process.communicate(timeout=60)
     assert (out, errors) == ("interrupted\n", "")
-
-
-class DiesOnce(Murderous):
-    """Kills its process in the first task it sees, once."""
-
-    def gradient(self, client, x, sample=None):
-        mark = os.path.join(self.folder, "mark")
-        if not os.path.exists(mark):
-            open(mark, "w").close()
-            os.kill(os.getpid(), signal.SIGKILL)
-        return x - client
 
 
 def test_a_lost_task_keeps_its_place_in_its_client_s_line(tmp_path):
@@ -707,14 +637,6 @@ def test_a_dead_worker_is_noticed_although_its_line_is_kept_open(tmp_path):
     (tmp_path / "over").touch()
     assert [incident["kind"] for incident in result.incidents] == ["died", "replaced"]
     assert len(set(result.trace["task"].tolist())) == len(result.trace) == 200
-
-
-@pytest.fixture
-def ctrl_c():
-    """As at a terminal: in the background the signal may be ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 class PressOnce(td.Observer):

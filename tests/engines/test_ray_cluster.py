@@ -16,6 +16,7 @@ from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
+from failing_problems import Deadly, DiesOnce, Murderous, Poisonous, Raising, Unloadable, Unpicklable
 from needs import needs_ray
 from tardigrad.engines import ray_cluster
 from tardigrad.testing import CheckedRule
@@ -26,33 +27,6 @@ pytestmark = [needs_ray, pytest.mark.ray]
 def run(problem=None, engine=None, stop=None, rule=None, **kwargs):
     engine = engine or td.RayCluster(workers=2)
     return td.run(rule or td.AsyncSGD(0.05), problem or make_problem(), engine, stop=stop or td.MaxUpdates(50), **kwargs)
-
-
-class Murderous(td.Problem):
-    """Kills its own process now and then, but never twice in the same task."""
-
-    n_clients, dim = 4, 3
-
-    def __init__(self, folder, kill_every, shared=False):
-        self.folder, self.kill_every, self.shared_data = str(folder), kill_every, shared
-
-    def fields(self):
-        return {"folder": self.folder, "kill_every": self.kill_every, "shared": self.shared_data}
-
-    def sample(self, client, rng):
-        return int(rng.integers(2**62))
-
-    def gradient(self, client, x, sample=None):
-        if self.kill_every and sample % self.kill_every == 0 and self.first_time(str(sample)):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return x - client + 1e-3 * (sample % 7)
-
-    def first_time(self, what):
-        mark = os.path.join(self.folder, what)
-        if os.path.exists(mark):
-            return False
-        open(mark, "w").close()
-        return True
 
 
 @pytest.mark.parametrize(("shared", "depth"), [(False, 2), (True, 1)])
@@ -97,29 +71,9 @@ def worker_processes():
     return sorted(map(int, _actors()))
 
 
-class Poisonous(td.Problem):
-    n_clients, dim = 2, 2
-
-    def fields(self):
-        return {}
-
-    def gradient(self, client, x, sample=None):
-        os._exit(3)
-
-
 def test_a_task_that_kills_every_actor_ends_the_run():
     with pytest.raises(td.WorkerError, match=r"task \d of client \d failed 3 times: worker \d died: .* while it worked on it"):
         run(Poisonous())
-
-
-class Raising(td.Problem):
-    n_clients, dim = 2, 2
-
-    def fields(self):
-        return {}
-
-    def gradient(self, client, x, sample=None):
-        return x / [][client]
 
 
 def test_an_exception_three_times_shows_the_worker_s_traceback():
@@ -164,13 +118,6 @@ class FailsOnce(Murderous):
     def gradient(self, client, x, sample=None):
         if self.first_time("raised"):
             raise RuntimeError("just once")
-        return x - client
-
-
-class DiesOnce(Murderous):
-    def gradient(self, client, x, sample=None):
-        if self.first_time("died"):
-            os.kill(os.getpid(), signal.SIGKILL)
         return x - client
 
 
@@ -450,32 +397,14 @@ class ClockAhead(Raising):
         return x - client
 
 
-class Unpicklable(Raising):
-    def __init__(self):
-        self.lock = threading.Lock()
-
-
 def test_a_problem_that_cannot_be_sent_says_so():
     with pytest.raises(td.InvalidInputError, match="cannot be sent to Ray actors"):
         run(Unpicklable())
 
 
-class Unloadable(Raising):
-    def __reduce__(self):
-        return eval, ("1 / 0",)
-
-
 def test_an_actor_that_cannot_start_shows_why():
     with pytest.raises(td.WorkerError, match=r"(?s)worker \d could not start.*ZeroDivisionError"):
         run(Unloadable())
-
-
-class Deadly(Raising):
-    def __init__(self):
-        self.state = 1
-
-    def __setstate__(self, state):
-        os._exit(7)
 
 
 def test_actors_that_die_while_starting_end_the_run():

@@ -211,14 +211,6 @@ class Interrupting:
         return np.exp(-np.sqrt(squared))
 
 
-@pytest.fixture
-def ctrl_c():
-    """As at a terminal: in the background the signal may be ignored."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("ctrl_c")
 def test_after_ctrl_c_there_is_an_estimator_with_what_was_found():
     X, y = curve(300)
