@@ -83,7 +83,7 @@ def run_command(
         return
     if config is None:
         raise InvalidInputError("run needs a run file; tardigrad run --print-config shows examples to start from")
-    from tardigrad.run_config.running import prepare, run_file
+    from tardigrad.run_config import prepare, run_file
 
     if check:
         prepare(config, out, settings or (), modules or ())
@@ -265,7 +265,7 @@ def _problem_of(config: Path | None, modules: list[str] | None) -> Any:
     import_all(modules or [], Path.cwd())
     if config is None:
         return None
-    from tardigrad.run_config.running import problem_of
+    from tardigrad.run_config import problem_of
 
     return problem_of(config)
 

@@ -19,6 +19,7 @@ import tardigrad as td
 from same_runs import assert_same_runs
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.run_config.compare import compare, for_json
+from tardigrad.run_config.folders import make
 from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.running import prepare, problem_of, run_file
 
@@ -92,12 +93,21 @@ def test_a_folder_that_holds_a_run_is_refused_before_anything_starts(folder):
 def test_a_run_file_is_never_written_over(folder):
     (folder / "own").mkdir()
     shutil.copy("small.toml", "own/config.toml")
-    with pytest.raises(InvalidInputError, match="would be written over: give --out"):
+    with pytest.raises(InvalidInputError, match=r"the copy of own/config\.toml would be written over it"):
         run_file("own/config.toml", out="own")
     assert Path("own/config.toml").read_text() == SMALL
     assert run_file("own/config.toml").folder == Path("runs/own")
     with pytest.raises(RunFileError, match=r"cannot write .*config\.toml"):
         run_file("small.toml", out="small.toml/x")
+
+
+def test_two_runs_do_not_take_one_folder(folder, monkeypatch):
+    prepared = prepare("small.toml")
+    run_file("small.toml")
+    with pytest.raises(RunFileError, match="another run took runs/small in this moment"):
+        make(prepared.folder, prepared.config, new=True)
+    (folder / "runs" / "empty").mkdir()
+    assert run_file("small.toml", out="runs/empty").folder == Path("runs/empty")  # one that is named may be there
 
 
 def test_checking_writes_nothing(folder):

@@ -19,10 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from tardigrad.core.checkpoint import check_new
 from tardigrad.core.drive import execute, set_up
 from tardigrad.core.engine import Engine
-from tardigrad.core.errors import InvalidInputError, RunFileError
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.files import HEADER
 from tardigrad.core.observers import Observer, Progress
 from tardigrad.core.plain import encode
@@ -32,15 +31,11 @@ from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, limits
 from tardigrad.core.watch import Watch
 from tardigrad.run_config.compare import Compared, as_text, compare, for_json
+from tardigrad.run_config.folders import CONFIG, earlier_run, folder_for, make
 from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.place import located
 from tardigrad.run_config.sections import Sections
 from tardigrad.run_config.text import RunFile
-
-#: the run file's name in a run's folder
-CONFIG = "config.toml"
-#: where runs go unless told otherwise
-RUNS = "runs"
 
 
 @dataclass(frozen=True)
@@ -49,8 +44,6 @@ class Prepared:
 
     Attributes
     ----------
-    run_file : RunFile
-        As read.
     setup : Setup
         What is run.
     folder : Path
@@ -65,7 +58,6 @@ class Prepared:
         The folder of the run that it is the file of.
     """
 
-    run_file: RunFile
     setup: Setup
     folder: Path
     observers: list[Observer]
@@ -148,7 +140,8 @@ def run_file(path: str | Path, out: str | Path | None = None, settings: Iterable
     """
     prepared = prepare(path, out, settings, imports)
     earlier = None if prepared.earlier is None else Result.load(prepared.earlier, prepared.setup.problem)
-    folder = _make(prepared)
+    folder = prepared.folder
+    make(folder, prepared.config, new=out is None)
     observers = list(prepared.observers)
     if sys.stderr.isatty() and not any(isinstance(observer, Progress) for observer in observers):
         observers.append(Progress(folder.name))
@@ -173,7 +166,8 @@ def prepare(
     sections = Sections(read, tuple(imports))
     rule, engine = sections.rule(), sections.engine()
     stop, others = sections.stop(engine), sections.others()
-    folder = _folder(Path(path)) if out is None else Path(out)
+    with located(read.name):
+        folder = folder_for(Path(path), out)
     observers, checkpoint = sections.observers(folder), sections.checkpoint(folder)
     problem = sections.problem()
     timing = getattr(engine, "timing", None)
@@ -181,7 +175,6 @@ def prepare(
         with located(f"{read.name}: [timing]"):
             timing.check(problem.n_clients)
     with located(read.name):
-        check_new(checkpoint)
         # a trace that is replayed, say, has no tasks that a checkpoint could hold: such a run is saved at its end
         kept = checkpoint if type(engine).in_flight is not Engine.in_flight else None
         setup = set_up(rule, problem, engine, stop=stop, checkpoint=kept, **others)
@@ -189,39 +182,13 @@ def prepare(
     _check_plain(setup.rule, f"{read.name}: [rule]")
     config = read.copy(sections.builder.paths, sections.imports)
     runs_code = bool(sections.imports) or sections.builder.runs_code
-    made_of = Path(path).parent if Path(path).name == CONFIG and (Path(path).parent / HEADER).exists() else None
-    return Prepared(read, setup, folder, observers, config, runs_code, None if settings else made_of)
+    earlier = None if settings else earlier_run(Path(path))
+    return Prepared(setup, folder, observers, config, runs_code, earlier)
 
 
 def problem_of(path: str | Path) -> Problem:
     """The problem of a run file, and the import of its modules: for runs that were saved without it."""
     return Sections(RunFile.read(path)).problem()
-
-
-def _folder(path: Path) -> Path:
-    """A folder in `RUNS` that does not exist, called after the run file, or after the folder of a run's own."""
-    name = path.absolute().parent.name if path.name == CONFIG else path.stem
-    folder, number = Path(RUNS) / name, 1
-    while folder.exists():
-        number += 1
-        folder = Path(RUNS) / f"{name}-{number}"
-    return folder
-
-
-def _make(prepared: Prepared) -> Path:
-    """Make the run's folder, with its run file."""
-    folder = prepared.folder
-    config = folder / CONFIG
-    source = Path(prepared.run_file.name)
-    with suppress(OSError):
-        if config.samefile(source):
-            raise InvalidInputError(f"the run's folder {folder} is that of {source}, which would be written over: give --out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        config.write_text(prepared.config, encoding="utf-8")
-    except OSError as error:
-        raise RunFileError(f"cannot write {config}: {error.strerror or error}") from error
-    return folder
 
 
 def _check_plain(value: Any, where: str) -> None:
