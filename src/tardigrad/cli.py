@@ -143,6 +143,8 @@ def resume(
     typer.echo(json.dumps(report) if as_json else f"{run}: {result.message}")
     if result.status is Status.INTERRUPTED:
         raise typer.Exit(130)
+    if result.status in (Status.DIVERGED, Status.STALLED):
+        raise typer.Exit(1)
 
 
 @app.command()
