@@ -12,6 +12,7 @@ import tardigrad as td
 from conftest import make_problem
 from report_runs import data_of, simulate, text_of
 from tardigrad.report.html_page import embedded, load_runs, write_report
+from tardigrad.report.html_parameters import defaults_of
 from tardigrad.report.html_run import ReportedRun, number
 
 NASTY = "<script>alert('x')</script>&\"'"
@@ -283,6 +284,27 @@ def test_parameters_have_the_value_and_where_it_came_from():
     assert found["constants", "L"] == (f"{problem.constants().L:.6g}", "measured computed from the data")
     assert found["made with", "numpy"] == (np.__version__, "recorded")
     assert re.search(r"float64 \(48, 5\), fingerprint [0-9a-f]{12}", found["problem", "data"][0])
+
+
+class Base:
+    def __init__(self, n=1, *, m=2, k=3):
+        pass
+
+
+class HandingOn(Base):
+    def __init__(self, n, k=4, **kwargs):
+        pass
+
+
+class Closed(HandingOn):
+    def __init__(self, n, *args):
+        pass
+
+
+def test_defaults_are_those_of_the_constructor_and_of_what_it_hands_on_to():
+    assert defaults_of(Base()) == {"n": 1, "m": 2, "k": 3}
+    assert defaults_of(HandingOn(0)) == {"m": 2, "k": 4}
+    assert defaults_of(Closed(0)) == {}
 
 
 def test_what_an_older_folder_does_not_tell_is_not_recorded(tmp_path):

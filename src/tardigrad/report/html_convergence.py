@@ -94,11 +94,17 @@ def curves_of(run: ReportedRun) -> Curves:
 def _measures(history: History, picked: Array, problem: Problem | None) -> dict[str, Array]:
     """The saved measures where nothing is missing, else those of the problem."""
     saved = history.measures
-    names = list(saved) if problem is None or not len(history) else list(problem.measures(history.x[-1]))
+    names = list(saved) if problem is None or not len(history) else list(problem.measures(_snapshot(history, len(history) - 1)))
     if problem is None or all(name in saved and len(saved[name]) == len(history) for name in names):
         return {name: saved[name][picked] for name in names}
-    at = [problem.measures(history.x[i]) for i in picked]
+    at = [problem.measures(_snapshot(history, int(i))) for i in picked]
     return {name: np.array([values[name] for values in at]) for name in names}
+
+
+def _snapshot(history: History, place: int) -> Array:
+    """One of them: `History.x` copies all."""
+    iterate: Array = history.columns(place, place + 1)["x"][0]
+    return iterate
 
 
 def _how_to_get_more(result: Result) -> str:

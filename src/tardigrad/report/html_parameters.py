@@ -84,7 +84,7 @@ def _rule(result: Result) -> Iterator[Row]:
     """The rule as configured; a field that is not as given is what `Rule.sources` says."""
     rule, given = result.rule, result.given
     yield Row("rule", "", type(rule).__name__, "user")
-    defaults = _defaults(rule)
+    defaults = defaults_of(rule)
     before = given.fields() if type(given) is type(rule) and given is not None else None
     for name, value in rule.fields().items():
         if before is None:
@@ -110,7 +110,7 @@ def _object(part: str, value: Plain | None, nothing: str) -> Iterator[Row]:
         return
     if isinstance(value, Problem):
         yield Row(part, "clients, dim, dtype", f"{value.n_clients}, {value.dim}, {np.dtype(value.dtype)}", "data")
-    defaults = _defaults(value)
+    defaults = defaults_of(value)
     for name, field in fields.items():
         usual = name in defaults and (_equal(field, defaults[name]) or _comes_by_itself(value, name, defaults[name]))
         yield Row(part, name, described(field), "default" if usual else "user")
@@ -172,7 +172,7 @@ def described(value: Any) -> str:  # noqa: PLR0911
             fields = value.fields()
         except TypeError:
             return type(value).__name__
-        defaults = _defaults(value)
+        defaults = defaults_of(value)
         inner = [
             f"{name}={described(field)}"
             for name, field in fields.items()
@@ -189,15 +189,15 @@ def _cut(words: str) -> str:
     return words if len(words) <= LONGEST else f"{words[: LONGEST - 1]}…"
 
 
-def _defaults(value: object) -> dict[str, Any]:
-    """What a class's constructor takes where nothing is given."""
-    found: dict[str, Any] = {}
+def defaults_of(value: object) -> dict[str, Any]:
+    """What a class's constructor takes where nothing is given; also what it hands on to the class above as **kwargs."""
+    found: dict[str, inspect.Parameter] = {}
     for cls in type(value).__mro__:
         taken = inspect.signature(cls).parameters.values()
-        found = {one.name: one.default for one in taken if one.default is not inspect.Parameter.empty} | found
+        found = {one.name: one for one in taken} | found
         if not any(one.kind is inspect.Parameter.VAR_KEYWORD for one in taken):
-            break  # else the rest goes to the class above
-    return found
+            break
+    return {name: one.default for name, one in found.items() if one.default is not inspect.Parameter.empty}
 
 
 def _equal(value: Any, default: Any) -> bool:
