@@ -53,16 +53,21 @@ def shown(plot):
     return float(plot.get_attribute("data-from")), float(plot.get_attribute("data-to"))
 
 
-def ink(page, plot):
-    """How many pixels of a timeline have been drawn on, and how many colours there are."""
-    return page.evaluate(
-        """(plot) => {
-          const canvas = plot.querySelector('canvas'), pen = canvas.getContext('2d');
-          const all = new Uint32Array(pen.getImageData(0, 0, canvas.width, canvas.height).data.buffer);
-          return [all.filter((pixel) => pixel).length, new Set(all).size];
+def pixels(page, plot):
+    """What is drawn on a timeline's canvas: (height, width, 4) of bytes, red, green, blue and how much it covers."""
+    sizes, text = page.evaluate(
+        """async (plot) => {
+          await new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+          const { width, height } = plot.querySelector('canvas'), copy = document.createElement('canvas');
+          Object.assign(copy, { width, height });
+          const pen = copy.getContext('2d', { willReadFrequently: true });
+          pen.drawImage(plot.querySelector('canvas'), 0, 0);
+          const bytes = pen.getImageData(0, 0, width, height).data;
+          return [[height, width, 4], Array.from(bytes, (byte) => String.fromCharCode(byte)).join('')];
         }""",
         plot.element_handle(),
     )
+    return np.frombuffer(text.encode("latin-1"), np.uint8).reshape(sizes)
 
 
 @pytest.fixture
@@ -88,12 +93,23 @@ def test_everything_is_drawn_in_light_and_dark(browser, report):
                 assert not re.search("NaN|Infinity", " ".join(p.get_attribute("d") for p in paths.all()))
             assert page.locator('[data-plot="histogram"] g rect').count() > 5
             for timeline in page.locator('[data-plot="timeline"]').all():
-                pixels, colours = ink(page, timeline)
-                assert pixels > 10_000
-                assert colours > 6
+                drawn = pixels(page, timeline)
+                assert (drawn[..., 3] > 0).sum() > 10_000
+                assert len(np.unique(drawn.reshape(-1, 4), axis=0)) > 6
             backs.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert backs[0] == "rgb(255, 255, 255)"
     assert max(map(int, re.findall(r"\d+", backs[1]))) < 50
+
+
+def test_paper_is_light_whatever_the_screen_is(browser, report):
+    with opened(browser, report(simulate()), color_scheme="dark") as page:
+        plot = page.locator('[data-plot="timeline"]')
+        bar = (27, 64 + 3)  # of worker 0's first task, in the first client's colour
+        assert pixels(page, plot)[bar].tolist() == [88, 180, 238, 255]
+        page.emulate_media(media="print")
+        assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert pixels(page, plot)[bar].tolist() == [0, 114, 178, 255]
+        assert not page.locator(".tools").is_visible()
 
 
 def test_a_timeline_zooms_by_wheel_keys_and_buttons_and_moves(browser, report):

@@ -64,12 +64,12 @@ function control(element, view, { place, redraw, drag, chosen = () => {} }) {
   const act = (name) => { acts[name](); changed(); };
   const keys = { '+': 'in', '=': 'in', '-': 'out', ArrowLeft: 'left', ArrowRight: 'right', 0: 'all', Home: 'all' };
   element.addEventListener('keydown', (event) => {
-    if (event.target !== element || event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || !keys[event.key]) return;
     event.preventDefault();
     act(keys[event.key]);
   });
   element.addEventListener('wheel', (event) => {
-    if (!(event.ctrlKey || document.activeElement === element)) return;
+    if (!(event.ctrlKey || element.contains(document.activeElement))) return;
     event.preventDefault();
     if (Math.abs(event.deltaX) > Math.abs(event.deltaY)) view.move(event.deltaX / 1000);
     else view.zoom(1.0015 ** event.deltaY, place(event));

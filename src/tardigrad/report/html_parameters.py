@@ -24,7 +24,7 @@ from tardigrad.core.result import Result
 from tardigrad.report.html_run import NOTHING, Html, ReportedRun, Section, swatch, table
 
 #: bytes of a problem's data up to which its constants are computed
-CHEAP = 16 * 2**20
+CHEAP = 4 * 2**20
 #: entries of an array up to which it is shown by value, and characters of a value
 FEW, LONGEST = 6, 160
 
