@@ -260,10 +260,14 @@ def test_silent_connections_are_given_up_and_the_limit_is_put_back(cache, monkey
     limits = []
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", lambda **_: limits.append(socket.getdefaulttimeout()))
     before = socket.getdefaulttimeout()
-    with pytest.raises(DataError):
-        download("a9a")
+    socket.setdefaulttimeout(7.0)
+    try:
+        with pytest.raises(DataError):
+            download("a9a")
+        assert socket.getdefaulttimeout() == 7.0
+    finally:
+        socket.setdefaulttimeout(before)
     assert limits == [60.0]
-    assert socket.getdefaulttimeout() == before
 
 
 def test_without_pandas_the_other_parser_is_asked_for(cache, monkeypatch):

@@ -84,8 +84,9 @@ def test_curves_are_by_updates_and_by_the_engines_seconds(tmp_path):
 
 
 @pytest.mark.parametrize("measures", ["after", "live"])
-def test_measures_are_those_of_the_history(measures, tmp_path):
-    tracker, result = tracked(tmp_path, measures=measures, snapshot_every=100)
+@pytest.mark.parametrize("rule", [td.AsyncSGD(0.05), td.Hogwild(0.05)], ids=["new iterates", "one that is written to"])
+def test_measures_are_those_of_the_history(rule, measures, tmp_path):
+    tracker, result = tracked(tmp_path, measures=measures, snapshot_every=100, rule=rule)
     expected = result.evaluate()
     assert len(expected) > 1
     for name, values in expected.items():
