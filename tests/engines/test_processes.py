@@ -304,8 +304,9 @@ def test_interrupts_of_the_whole_group_while_workers_start(tmp_path):
     script = (
         "import numpy as np, tardigrad as td\n"
         "problem = td.LeastSquares((np.eye(2), np.ones(2)), td.Iid(2))\n"
-        "print('go', flush=True)\n"
-        "print(td.run(td.AsyncSGD(0.1), problem, td.Processes(2), stop=td.MaxSeconds(100)).status.value)\n"
+        "run, arguments, stop = td.run, (td.AsyncSGD(0.1), problem, td.Processes(2)), td.MaxSeconds(100)\n"
+        "print('go', flush=True)\n"  # not before all modules are imported, which takes long on a busy machine
+        "print(run(*arguments, stop=stop).status.value)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0

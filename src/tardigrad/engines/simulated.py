@@ -10,18 +10,17 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Container
 from heapq import heapify, heappop, heappush
 from math import inf, isnan, nan
 from typing import Any
 
 from tardigrad.core.engine import Engine, Placement
-from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_flight import InFlight
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Points, Reply, Task
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
 
@@ -50,9 +49,7 @@ class Simulated(Engine):
     """
 
     def __init__(self, timing: Timing, workers: int | None = None) -> None:
-        if not isinstance(timing, Timing):
-            raise InvalidInputError(f"Simulated needs a timing such as Constant(1.0), not {timing!r}")
-        self.timing = timing
+        self.timing = check_timing(timing, "Simulated.timing")
         self.workers = optional_integer(workers, "workers")
         self._clock = 0.0
 
@@ -74,7 +71,8 @@ class Simulated(Engine):
         self._points: Points = ()
         self._heap: list[Event] = []
         self._busy: set[int] = set()  # workers
-        self._waiting: dict[int, deque[Job]] = {}  # by worker; under -1 where any worker will do
+        # by worker, under -1 where any worker will do; and by task id, so that any job leaves its line at once
+        self._waiting: dict[int, OrderedDict[int, Job]] = {}
         pooled = self.workers is not None and placement.shared_data
         self._idle = list(range(self.workers or 0)) if pooled else None
 
@@ -95,7 +93,7 @@ class Simulated(Engine):
             finish = clock + self._duration(task.client, clock, self._uniform(task.id) if self._random else 0.5)
             heappush(self._heap, (finish, number, worker, clock, task, version, self._points, clock))
         else:
-            self._waiting.setdefault(line, deque()).append((task, version, self._points, self._clock, number))
+            self._waiting.setdefault(line, OrderedDict())[task.id] = (task, version, self._points, self._clock, number)
 
     def _line_up(self, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
         """Put a job of an earlier run where it waits, or start it if its worker is free."""
@@ -108,7 +106,7 @@ class Simulated(Engine):
         if free:
             self._start(worker, task, version, points, submitted, number)
         else:
-            self._waiting.setdefault(line, deque()).append((task, version, points, submitted, number))
+            self._waiting.setdefault(line, OrderedDict())[task.id] = (task, version, points, submitted, number)
 
     def _start(self, worker: int, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
         start = self._clock
@@ -122,7 +120,7 @@ class Simulated(Engine):
         line = worker if self._idle is None else -1
         waiting = self._waiting.get(line)
         if waiting:
-            self._start(worker, *waiting.popleft())
+            self._start(worker, *waiting.popitem(last=False)[1])
             if not waiting:
                 del self._waiting[line]
         elif self._idle is not None:
@@ -144,12 +142,10 @@ class Simulated(Engine):
 
     def cancel(self, task_id: int) -> None:
         for line, waiting in self._waiting.items():
-            for job in waiting:
-                if job[0].id == task_id:
-                    waiting.remove(job)
-                    if not waiting:
-                        del self._waiting[line]
-                    return
+            if waiting.pop(task_id, None) is not None:
+                if not waiting:
+                    del self._waiting[line]
+                return
         for i, entry in enumerate(self._heap):
             if entry[4].id == task_id:
                 del self._heap[i]
@@ -168,7 +164,7 @@ class Simulated(Engine):
                 points[version] = at
                 rows.append((task, version, number, worker, submitted, start, finish))
         for waiting in self._waiting.values():
-            for task, version, at, submitted, number in waiting:
+            for task, version, at, submitted, number in waiting.values():
                 if task.id in wanted:
                     points[version] = at
                     rows.append((task, version, number, -1, submitted, nan, nan))
