@@ -253,4 +253,4 @@ class Processes(RealEngine):
                 self._pool.pop()
             while self._buffers:
                 self._buffers.pop().close()
-        self._forget()  # arrays that look into shared memory keep a descriptor of it
+            self._forget()  # arrays that look into shared memory keep a descriptor of it

@@ -270,7 +270,7 @@ class RayCluster(RealEngine):
             if self._session is not None:
                 self._session.close()
                 self._session = None
-        self._forget()
+            self._forget()
 
 
 def need_ray() -> Any:
