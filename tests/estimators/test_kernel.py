@@ -267,7 +267,7 @@ def test_several_workers_fit_as_well():
     X, y = curve(4500)
     model = regressor(n_jobs=2, epochs=2, batch_size=100).fit(X, y)
     assert len(model._blocks) == 2
-    assert 0 < model.history_["staleness"][-1] <= 1
+    assert 0 <= model.history_["staleness"][-1] <= 1  # 0: a busy machine may never run the other worker
     assert model.score(*curve(200, seed=1)) > 0.99
 
 
