@@ -1,12 +1,14 @@
 """Models of how long a client's job takes, in seconds.
 
-Every model turns one uniform number into a duration (see `tardigrad.core.timing`): the same task
-takes the same time in a simulation and where the time is injected into real workers.
-
 - `Constant`, `PerClient`: no randomness;
 - `Exponential`, `Pareto`, `LogNormal`: light to heavy tails;
 - `RandomStragglers`: any model, sometimes delayed;
 - `FromTrace`: durations measured in a run.
+
+Rules of this file:
+
+- every model turns one uniform number into a duration (see `tardigrad.core.timing`): the same task takes the same time in a
+  simulation and where the time is injected into real workers.
 """
 
 from __future__ import annotations
