@@ -264,7 +264,6 @@ async function timeline(element, data) {
   element.addEventListener('pointerleave', () => tip(''));
   new ResizeObserver(() => { if (element.clientWidth !== width) draw(); }).observe(element);
   matchMedia('(prefers-color-scheme: dark)').addEventListener('change', draw);
-  addEventListener('beforeprint', draw);
   matchMedia('print').addEventListener('change', draw);
   element.dataset.ready = 'true';
 }
