@@ -1,5 +1,7 @@
 """The command line: what it prints where, and how it fails."""
 
+import dataclasses
+import functools
 import json
 import os
 import signal
@@ -10,20 +12,22 @@ import time
 import pytest
 
 import tardigrad as td
+from command_line import process, tardigrad
 from conftest import make_problem
 from same_runs import assert_same_runs
+from tardigrad import papers
+from tardigrad.demo import SETTINGS
 
-
-def tardigrad(*arguments, **kwargs):
-    command = [sys.executable, "-m", "tardigrad", *map(str, arguments)]
-    env = {**os.environ, "COLUMNS": "120", **kwargs.pop("env", {})}
-    return subprocess.run(command, capture_output=True, text=True, timeout=110, env=env, **kwargs)
+#: the demo in a quarter of its time: half of the gradients, each in half of the seconds
+SHORT = dataclasses.replace(SETTINGS["digits"], n_gradients=800, seconds=0.002)
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     folder = tmp_path_factory.mktemp("demo")
-    done = tardigrad("demo", "--data", "digits", "--out", folder, "--json")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SETTINGS, "digits", SHORT)
+        done = tardigrad("demo", "--data", "digits", "--out", folder, "--json")
     assert done.returncode == 0, done.stderr
     return folder, done
 
@@ -38,7 +42,7 @@ def test_demo_json_has_all_methods_and_the_replay(demo):
             assert numbers[key] is not None, key
         assert 0.9 < numbers["accuracy"] <= 1
     sync, asynchronous, corrected = found["methods"].values()
-    assert corrected["updates"] == (1600 - 4 + 1) // 2 + 1  # a full round, then two gradients an update
+    assert corrected["updates"] == (800 - 4 + 1) // 2 + 1  # a full round, then two gradients an update
     assert asynchronous["updates"] == 4 * sync["updates"]
     assert sync["staleness_max"] == 0 < asynchronous["staleness_max"]
     assert asynchronous["utilisation"] > sync["utilisation"]
@@ -59,7 +63,7 @@ def test_demo_leaves_a_picture_and_runs_that_replay(demo):
 
 def test_replay_for_people(tmp_path):
     td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Constant(1.0)), stop=td.MaxUpdates(9)).save(tmp_path)
-    done = tardigrad("replay", tmp_path)
+    done = process("replay", tmp_path)
     assert done.stdout == f"{tmp_path}: 9 replies replayed, every bit is the same\n"
 
 
@@ -140,6 +144,13 @@ def test_errors_are_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
     assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
     assert done.stdout == ""
+
+
+def test_an_error_ends_a_process_with_one_message():
+    done = process("trace", "/nonexistent")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("tardigrad: cannot read /nonexistent: No such file")
+    assert done.stderr.count("\n") == 1
 
 
 def test_report_writes_a_page_and_replaces_an_older_one(saved, tmp_path):
@@ -224,47 +235,83 @@ def test_resume_refuses_another_version_unless_told(tmp_path):
 def test_ctrl_c_while_a_run_is_resumed_leaves_it_to_be_resumed(tmp_path):
     cut(td.Checkpoint(tmp_path, every_updates=3000))
     command = [sys.executable, "-m", "tardigrad", "resume", str(tmp_path), "--updates", "1000000000"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
-    while td.Result.load(tmp_path).state.version == 9 and process.poll() is None:
+    resumed = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    while td.Result.load(tmp_path).state.version == 9 and resumed.poll() is None:
         time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    out, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    os.killpg(resumed.pid, signal.SIGINT)
+    out, errors = resumed.communicate(timeout=60)
+    assert resumed.returncode == 130, errors
     assert f"{tmp_path}: interrupted after" in out
     version = td.Result.load(tmp_path).state.version
     assert version > 3000
     assert td.resume(tmp_path, stop=td.MaxUpdates(version + 5)).state.version == version + 5
 
 
+#: the demo, short until SyncSGD has ended; the simulations in which the next step is chosen then last until Ctrl-C
+SHORT_UNTIL_A_STEP_IS_CHOSEN = """
+import dataclasses
+import pathlib
+import sys
+
+from tardigrad import cli, demo
+
+choose, short = demo.choose_step, dataclasses.replace(demo.SETTINGS["digits"], n_gradients=80, seconds=0.002)
+
+
+def choose_step(name, problem, engine, setting, seed):
+    if name == "AsyncSGD":
+        setting = dataclasses.replace(setting, n_gradients=10**6)
+        pathlib.Path(sys.argv[-1], "chooses").touch()
+    return choose(name, problem, engine, setting, seed)
+
+
+if __name__ == "__main__":  # workers import this file
+    demo.choose_step = choose_step
+    demo.SETTINGS["digits"] = short
+    cli.main()
+"""
+
+
 def test_ctrl_c_ends_the_demo_with_what_was_done(tmp_path):
-    command = [sys.executable, "-m", "tardigrad", "demo", "--data", "digits", "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
-    while not (tmp_path / "SyncSGD" / "run.json").exists() and process.poll() is None:
+    script = tmp_path / "short.py"
+    script.write_text(SHORT_UNTIL_A_STEP_IS_CHOSEN)
+    command = [sys.executable, str(script), "demo", "--data", "digits", "--out", str(tmp_path)]
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0)
+    while not (tmp_path / "chooses").exists() and demo.poll() is None:
         time.sleep(0.05)
-    time.sleep(0.7)  # the next step is being chosen in simulations, seconds before the end
-    os.killpg(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130, errors
+    os.killpg(demo.pid, signal.SIGINT)
+    _, errors = demo.communicate(timeout=60)
+    assert demo.returncode == 130, errors
     assert "Traceback" not in errors
+    assert td.Result.load(tmp_path / "SyncSGD").status is td.Status.MAX_ORACLE_CALLS
+    assert not (tmp_path / "AsyncSGD").exists()
 
 
-def test_reproduce_draws_figures_only(tmp_path):
+@pytest.fixture(scope="module")
+def once():
+    """A table or figure that two commands want is computed once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(papers, "reproduce", functools.cache(papers.reproduce))
+        yield
+
+
+def test_reproduce_draws_figures_only(tmp_path, once):
     done = tardigrad("reproduce", "apsgd-bound", "--json", "--plot", tmp_path / "bound.png")
     assert done.returncode == 0, done.stderr
     assert len(json.loads(done.stdout)["rows"]) == 10
     assert (tmp_path / "bound.png").exists()
-    refused = tardigrad("reproduce", "apsgd-table3", "--plot", tmp_path / "table.png")
+    refused = tardigrad("reproduce", "apsgd-table2", "--plot", tmp_path / "table.png")
     assert refused.returncode == 2
-    assert "apsgd-table3 is a table" in refused.stderr
+    assert "apsgd-table2 is a table" in refused.stderr
 
 
 def test_help_and_version():
     assert "demo" in tardigrad("--help").stdout
-    assert tardigrad("--version").stdout == f"{td.__version__}\n"
+    assert process("--version").stdout == f"{td.__version__}\n"
     assert "Usage" in tardigrad().stdout + tardigrad().stderr
 
 
-def test_reproduce_json_and_table():
+def test_reproduce_json_and_table(once):
     done = tardigrad("reproduce", "apsgd-table2", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -322,7 +369,7 @@ def test_a_run_with_a_function_is_replayed_and_resumed_with_its_run_file(tmp_pat
     done = tardigrad("run", "my.toml", "--set", "stop.max_updates=50", cwd=tmp_path)
     command = done.stdout.rpartition("; tardigrad ")[2].split()
     assert command == ["replay", "runs/my", "--config", "runs/my/config.toml"]
-    assert tardigrad(*command, cwd=tmp_path).returncode == 0
+    assert process(*command, cwd=tmp_path).returncode == 0  # where nothing of the file is known yet
     refused = tardigrad("replay", "runs/my", cwd=tmp_path)
     assert (refused.returncode, refused.stdout) == (2, "")
     assert "the command line: --config RUN/config.toml" in refused.stderr
