@@ -450,3 +450,16 @@ def test_replicas_are_summed_up_by_their_range():
     ran = run_file("small.toml", settings=["rule.step=[0.1, 0.2]"])
     assert " in 2 replicas" in str(ran)
     assert len(ran.to_json()["measures"]["objective"]) == 2
+
+
+def test_reading_a_folder_runs_no_code_that_lies_in_it(folder):
+    """Whoever stands in the folder of a run and names no code gets none, whatever the files there are called."""
+    run_file("small.toml")
+    run = folder / "runs/small"
+    for name in ("statistics", "difflib", "html", "zlib"):
+        (run / f"{name}.py").write_text("raise SystemExit('code of the folder was run')")
+    commands = [["replay", "."], ["resume", ".", "--updates", "60"], ["report", ".", "--snapshots", "60"], ["run", "config.toml"]]
+    program = f"from tardigrad.cli import app\nfor arguments in {commands}: app(arguments, standalone_mode=False)"
+    done = subprocess.run([sys.executable, "-P", "-c", program], cwd=run, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "every bit is the same" in done.stdout

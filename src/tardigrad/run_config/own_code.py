@@ -30,7 +30,6 @@ REFERENCE = re.compile(r"(?P<module>[^:\n]*\w):(?P<name>[A-Za-z_]\w*)")
 
 def import_all(modules: list[str] | tuple[str, ...], folder: Path) -> list[ModuleType]:
     """Import modules by name, or by file relative to `folder`; modules are found in `folder` too."""
-    _find_in(folder)
     return [import_one(module, folder) for module in modules]
 
 
