@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import re
+import signal
 from html.parser import HTMLParser
 
 import numpy as np
@@ -70,6 +71,7 @@ def test_text_of_a_run_is_never_code(tmp_path):
     result = simulate()
     result.message = NASTY
     result.made_with["python"] = NASTY
+    result.solver = '"><script>alert(1)</script>'
     result.incidents = [{"seconds": 1.0, "kind": NASTY, "worker": 0, "task": None, "text": NASTY}]
     run = ReportedRun(NASTY, result, config=NASTY, notes=(NASTY,))
     text = text_of(run, dataclasses.replace(run, name=NASTY + "2"))
@@ -315,6 +317,47 @@ def test_what_an_older_folder_does_not_tell_is_not_recorded(tmp_path):
     found = parameters_of(text_of(*load_runs([tmp_path])))
     assert found["rule", "step"] == ("0.1", "not recorded")
     assert found["run", "concurrency"] == ("4", "not recorded")
+
+
+class CtrlC(td.Observer):
+    every = 20
+
+    def observe(self, moment):
+        if moment.version == self.every:
+            signal.raise_signal(signal.SIGINT)
+
+
+def test_what_a_solver_chose_is_not_said_to_be_the_users(tmp_path):
+    """Of each kind of solver; saved, replayed and resumed runs tell it too."""
+    A = np.random.default_rng(0).normal(size=(60, 4))
+    solved = td.linsolve(A, A @ np.ones(4), method="averaged", sketch=td.RowBlocks(8), seed=3)
+    found = parameters_of(text_of(solved))
+    assert found["rule", "theta"] == (str(solved.parameters["theta"]), "linsolve")
+    assert found["problem", "tol"][1] == "default"
+    assert "user" not in {source for _, source in found.values()}
+    result = td.minimize(lambda x, rng: x - rng.normal(size=2), np.zeros(2), observers=CtrlC())
+    result.save(tmp_path, with_problem=False)
+    resumed = td.resume(result, stop=td.MaxUpdates(60))
+    for run in (result, td.Result.load(tmp_path, result.problem), td.replay(result).result, resumed):
+        text = text_of(run)
+        assert ", set up by minimize<" in text
+        assert parameters_of(text)["rule", "step"][1] == "minimize"
+
+
+def test_a_checkpoint_is_told_by_when_it_is_written(tmp_path):
+    """Not by its folder, in which any two runs differ."""
+    runs = [simulate(checkpoint=tmp_path / "a"), simulate(checkpoint=td.Checkpoint(tmp_path / "b", every_updates=20))]
+    usual, often = (parameters_of(text_of(run)) for run in runs)
+    assert usual["run", "checkpoint.every_seconds"] == ("60.0", "default")
+    assert often["run", "checkpoint.every_updates"] == ("20", "user")
+    assert often["run", "checkpoint.every_seconds"] == ("None", "default")
+    assert ("run", "checkpoint.folder") not in often
+
+
+def test_a_trace_is_told_by_its_length():
+    recorded = simulate()
+    found = parameters_of(text_of(td.replay(recorded).result))
+    assert found["engine", "trace"][0] == f"trace of {len(recorded.trace)} replies"
 
 
 def test_a_field_that_is_filled_without_a_source_is_said_to_be_the_rules():

@@ -458,7 +458,12 @@ def test_reading_a_folder_runs_no_code_that_lies_in_it(folder):
     run = folder / "runs/small"
     for name in ("statistics", "difflib", "html", "zlib"):
         (run / f"{name}.py").write_text("raise SystemExit('code of the folder was run')")
-    commands = [["replay", "."], ["resume", ".", "--updates", "60"], ["report", ".", "--snapshots", "60"], ["run", "config.toml"]]
+    commands = [
+        ["replay", "."],
+        ["resume", ".", "--updates", "60"],
+        ["report", ".", "--snapshots", "60"],
+        ["run", "config.toml"],
+    ]
     program = f"from tardigrad.cli import app\nfor arguments in {commands}: app(arguments, standalone_mode=False)"
     done = subprocess.run([sys.executable, "-P", "-c", program], cwd=run, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -56,6 +56,8 @@ class Result:
         The rule as the user gave it, before `Rule.configure`. None for a run that was saved before this was recorded.
     concurrency_asked : int or None
         What the user gave as concurrency; None where it was left to the rule.
+    solver : str or None
+        The function that chose rule, engine and the rest, such as "minimize"; None where the user did.
     oracle_calls : int
         Gradients in the replies that were applied.
     wall_seconds, measure_seconds : float
@@ -114,6 +116,7 @@ class Result:
     fingerprint: str | None = None
     given: Rule[Any] | None = None
     concurrency_asked: int | None = None
+    solver: str | None = None
 
     def __repr__(self) -> str:
         return (

@@ -41,7 +41,7 @@ _PLAIN = (
     *("tolerances_due", "checkpoint", "replayable"),
 )
 #: what runs are saved with that older ones lack, which are read all the same
-_ADDED = ("given", "concurrency_asked")
+_ADDED = ("given", "concurrency_asked", "solver")
 #: the part of the data that the tree refers to, and the problem's
 _ARRAYS, _PROBLEM, _MEASURES = "arrays", "problem", "measures"
 
@@ -184,7 +184,7 @@ def _as_asked(run: Result, arrays: dict[str, Array]) -> dict[str, Any]:
         given = encode(run.given, arrays)
     except TypeError:
         given = None
-    return {"given": given, "concurrency_asked": run.concurrency_asked}
+    return {"given": given, "concurrency_asked": run.concurrency_asked, "solver": run.solver}
 
 
 def _fingerprint(problem: Problem) -> str | None:

@@ -137,6 +137,7 @@ class Session:
             tolerances_due=watch.tolerances_due,
             replayable=setup.engine.replays and (earlier is None or earlier.replayable),
             fingerprint=earlier.fingerprint if earlier else None,
+            solver=earlier.solver if earlier else None,
         )
 
     def unfinished(self) -> Result:

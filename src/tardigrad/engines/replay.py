@@ -247,7 +247,7 @@ def replay(
     )
     if again.status is Status.INTERRUPTED:
         raise KeyboardInterrupt
-    again.given, again.concurrency_asked = recorded.given, recorded.concurrency_asked
+    again.given, again.concurrency_asked, again.solver = recorded.given, recorded.concurrency_asked, recorded.solver
     difference = first_difference(recorded, again)
     return Replayed(not difference, difference, again)
 

@@ -68,7 +68,8 @@ def _card(place: int, run: ReportedRun) -> str:
     big = "".join(f"<div><dt>{what}</dt><dd>{value}</dd></div>" for value, what in numbers)
     problem = "not saved" if result.problem is None else type(result.problem).__name__
     rule, engine = escape(type(result.rule).__name__), escape(type(result.engine).__name__)
-    made = f"<b>{rule}</b> on <b>{engine}</b>, problem {escape(problem)}"
+    solver = f", set up by {escape(str(result.solver))}" if result.solver else ""
+    made = f"<b>{rule}</b> on <b>{engine}</b>, problem {escape(problem)}{solver}"
     return (
         f'<article class="card"><h3>{swatch(place, run.name)}</h3><p>{made}</p><dl class="big">{big}</dl>'
         f'<p class="status {kind}"><span class="badge">{escape(result.status.value)}</span> {escape(words)}</p>'

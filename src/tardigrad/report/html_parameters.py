@@ -2,13 +2,15 @@
 
 Rules of this file:
 
-- a value is the user's if it is not that of the signature; what `Rule.configure` changed is what `Rule.sources` says;
+- a value is the user's if it is not that of the signature; what `Rule.configure` changed is what `Rule.sources` says; where a
+  solver set the run up, that is said instead of user;
 - data are shown by shape and fingerprint, never by value;
 - what a run's folder does not tell is "not recorded".
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -21,6 +23,7 @@ import scipy.sparse as sp
 from tardigrad.core.plain import Plain, same_bits
 from tardigrad.core.problem import Problem, fingerprint_of
 from tardigrad.core.result import Result
+from tardigrad.core.trace import Trace
 from tardigrad.report.html_run import NOTHING, Html, ReportedRun, Section, swatch, table
 
 #: bytes of a problem's data up to which its constants are computed
@@ -69,7 +72,7 @@ PARTS = ("rule", "problem", "constants", "engine", "stop", "run", "made with")
 
 def parameters(result: Result) -> list[Row]:
     """All parameters of a run, part by part."""
-    return [
+    rows = [
         *_rule(result),
         *_object("problem", result.problem, "not saved with the run"),
         *_constants(result.problem),
@@ -78,6 +81,9 @@ def parameters(result: Result) -> list[Row]:
         *_run(result),
         *(Row("made with", name, value, "recorded") for name, value in result.made_with.items()),
     ]
+    if result.solver is not None:  # what it was given itself is not known here
+        rows = [dataclasses.replace(row, source=str(result.solver)) if row.source == "user" else row for row in rows]
+    return rows
 
 
 def _rule(result: Result) -> Iterator[Row]:
@@ -145,8 +151,12 @@ def _run(result: Result) -> Iterator[Row]:
         usual = np.broadcast_to(result.problem.x0(), result.x0.shape)
         start = "default" if np.array_equal(usual, result.x0) else "user"
     yield Row("run", "x0", described(result.x0), start)
-    kept = result.checkpoint
-    yield Row("run", "checkpoint", described(kept), "default" if kept is None else "user")
+    if result.checkpoint is None:
+        yield Row("run", "checkpoint", "None", "default")
+        return
+    for row in _object("checkpoint", result.checkpoint, ""):
+        if row.name not in ("", "folder"):  # where a run is saved is no parameter of it
+            yield Row("run", f"checkpoint.{row.name}", row.value, row.source)
 
 
 def described(value: Any) -> str:  # noqa: PLR0911
@@ -167,6 +177,8 @@ def described(value: Any) -> str:  # noqa: PLR0911
         return f"sparse {value.dtype} {value.shape}, {value.nnz} entries, fingerprint {fingerprint_of(value)[:12]}"
     if isinstance(value, np.generic):
         return described(value.item())
+    if isinstance(value, Trace):
+        return f"trace of {len(value)} replies"
     if isinstance(value, Plain):
         try:
             fields = value.fields()
@@ -247,4 +259,6 @@ def _value_and_source(row: Row) -> Html:
 def _badge(source: str) -> Html:
     """A source; what is behind the colon of "theory: ..." stands beside it."""
     kind, _, rest = source.partition(": ")
-    return Html(f'<span class="source {kind.split()[0]}">{escape(kind)}</span>{" " + escape(rest) if rest else ""}')
+    return Html(
+        f'<span class="source {escape(kind.partition(" ")[0])}">{escape(kind)}</span>{" " + escape(rest) if rest else ""}'
+    )

@@ -236,14 +236,15 @@ class Solve:
     def _result(self, result: Result, rule: Rule[Any], status: Status, message: str) -> LinearResult:
         seconds = time.perf_counter() - self.began
         residual, x = self.best[0], self.best[1].copy()
-        given = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
+        values = {field.name: getattr(result, field.name) for field in dataclasses.fields(Result)}
+        values |= {"x": x, "status": status, "message": f"{message}; {self.choice}{self.note}", "wall_seconds": seconds}
         parameters = {
             name: value
             for name in ("omega", "theta", "gamma", "rows", "tau")
             if (value := getattr(rule, name, None)) is not None
         }
         return LinearResult(
-            **{**given, "x": x, "status": status, "message": f"{message}; {self.choice}{self.note}", "wall_seconds": seconds},
+            **{**values, "solver": "linsolve"},
             residual_norm=residual,
             passes=self.passes + self.system.passes.count,
             method=self.choice.method,

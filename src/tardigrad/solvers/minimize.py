@@ -136,6 +136,7 @@ def minimize(
     watch = GrowthWatch(chosen, known)
     rule = DASGD(chosen, None if constraint is None else feasible, average=average)
     result = run(rule, problem, where, stop=stop, x0=start, seed=seed, observers=[watch, *as_observers(observers)])
+    result.solver = "minimize"
     notes = [result.message]
     if not np.allclose(inside, start, rtol=1e-6, atol=1e-9):
         notes.append(
