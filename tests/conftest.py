@@ -13,8 +13,14 @@ import numpy as np
 import pytest
 
 import tardigrad as td
+from needs import CHROMIUM
 
+BROWSER_FLAGS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+    "--no-first-run",
+]
 _ray_processes = set()  # children that are the shared Ray cluster's
+_browser_processes = set()  # and those of a shared browser
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +34,22 @@ def ray_cluster():
     yield
     ray.shutdown()
     _ray_processes.clear()
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """A browser for all tests of a file, each page in a window of its own; while it is open, a loop of asyncio runs here."""
+    from playwright.sync_api import sync_playwright
+
+    before = _children()
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=BROWSER_FLAGS)
+        _browser_processes.update(_children() - before)
+        yield chromium
+        chromium.close()
+    left = _children() & _browser_processes
+    _browser_processes.clear()
+    assert not left, f"processes left behind: {left}"
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -46,7 +68,7 @@ def _nothing_left_behind(request):
         request.getfixturevalue("ray_cluster")
     descriptors = _open_descriptors()
     yield
-    left = _children() - _ray_processes
+    left = _children() - _ray_processes - _browser_processes
     assert not left, f"processes left behind: {left}"
     if with_ray:  # Ray ends actors, and closes its connections to them, a moment later
         assert _becomes_true(lambda: not _actors()), f"actors left behind: {_actors()}"

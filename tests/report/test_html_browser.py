@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
-from needs import CHROMIUM, needs_browser
+from needs import needs_browser
 from report_runs import simulate
 from tardigrad.benchmarks.simulator import Identity
 from tardigrad.report import html_timeline
@@ -15,21 +15,6 @@ from tardigrad.report.html_page import write_report
 from tardigrad.report.html_run import ReportedRun
 
 pytestmark = [needs_browser, pytest.mark.timeout(120)]
-FLAGS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
-    "--no-first-run",
-]
-
-
-@pytest.fixture
-def browser():
-    """A browser for one test: none may be left behind by it."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 @contextlib.contextmanager
@@ -41,12 +26,16 @@ def opened(browser, path, **context):
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))
     page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
-    page.wait_for_function("[...document.querySelectorAll('[data-plot]')].every((e) => e.dataset.ready || e.dataset.failed)")
-    yield page
+    try:
+        page.goto(path.as_uri())
+        page.wait_for_function(
+            "[...document.querySelectorAll('[data-plot]')].every((e) => e.dataset.ready || e.dataset.failed)"
+        )
+        yield page
+    finally:
+        window.close()
     assert said == []
     assert asked == [path.as_uri()]
-    window.close()
 
 
 def shown(plot):
