@@ -300,13 +300,31 @@ def test_what_the_observer_warns_of_is_printed(volunteer_grid, tmp_path, capsys,
     assert volunteer_grid.table([run], market).splitlines()[-1].split("|")[-2].strip() == "yes"
 
 
+#: the script, whose first run is short, and whose second lasts until it is ended
+UNTIL_IT_IS_ENDED = """
+import sys
+
+import volunteer_grid as grid
+
+solve = grid.solve
+
+
+def until_it_is_ended(name, market, steps, workers, seconds, timing):
+    return solve(name, market, steps, workers, 0.5 if timing is None else 100.0, timing)
+
+
+grid.solve = until_it_is_ended
+sys.exit(grid.main())
+"""
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="processes are looked for in /proc")
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["Ctrl-C", "kill"])
 def test_the_grid_leaves_no_process_behind_however_it_ends(how, tmp_path):
     """Also where it is killed: the system lets stopped processes go on whose parent is gone, and they end."""
-    script = str(EXAMPLES / "volunteer_grid.py")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "TARDIGRAD_TEST_MARK": str(tmp_path)}
-    command = [sys.executable, script, "--seconds", "4", "--volunteers", "2", "--share", "5", "--out", str(tmp_path)]
+    path = os.pathsep.join([str(EXAMPLES), *sys.path])
+    environment = {**os.environ, "PYTHONPATH": path, "TARDIGRAD_TEST_MARK": str(tmp_path)}
+    command = [sys.executable, "-c", UNTIL_IT_IS_ENDED, "--volunteers", "2", "--share", "5", "--out", str(tmp_path)]
     process = subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     mark = f"TARDIGRAD_TEST_MARK={tmp_path}".encode()
 
