@@ -41,8 +41,8 @@ def cells(text):
 
 
 def test_the_script_runs_each_rule_on_processes_prints_a_table_and_draws(example, on_digits, tmp_path, capsys, monkeypatch):
-    """All in one test and with half of the clients: starting workers that import PyTorch takes most of the time."""
-    monkeypatch.setattr(example, "CLIENTS", 4)
+    """All in one test and with three of the clients: starting workers that import PyTorch takes most of the time."""
+    monkeypatch.setattr(example, "CLIENTS", 3)
     train, runs = example.train, []
 
     def briefly(method, problem, engine, seconds):

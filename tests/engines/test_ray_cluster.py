@@ -457,14 +457,6 @@ def helper(client):
 
 def children():
     return open(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read().split()
-
-class At(td.Observer):
-    def __init__(self, version, act):
-        self.every, self.version, self.act = 10, version, act
-    def observe(self, moment):
-        if self.act and moment.version >= self.version:
-            act, self.act = self.act, None
-            act()
 """
 
 
@@ -487,45 +479,63 @@ def test_a_cluster_of_its_own_is_gone_after_the_run(tmp_path):
     assert found[4].startswith("nothing answers at the Ray address '127.0.0.1:1'")
 
 
-def test_a_node_that_leaves_is_tolerated_and_its_cluster_is_left_running(tmp_path):
-    """The run joins a cluster of three nodes by its address; of the node with the actors one is taken away."""
-    found = script(
-        tmp_path,
+@pytest.fixture(scope="module")
+def clusters_that_change(tmp_path_factory):
+    """A run that uses nodes which join, then one of whose nodes one is taken away; both end when that has been seen."""
+    return script(
+        tmp_path_factory.mktemp("nodes"),
         """
         from ray.cluster_utils import Cluster
-        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-        nodes = [cluster.add_node(num_cpus=1) for _ in range(2)]
-        engine = td.RayCluster(cluster.address, timing=td.Constant(0.002))
-        leave = At(100, lambda: cluster.remove_node(nodes[0], allow_graceful=False))
-        result = td.run(td.AsyncSGD(0.1, "shuffled"), Mine(), engine, stop=td.MaxUpdates(3000), observers=leave)
-        import ray
-        cluster.shutdown()
-        kinds = [i["kind"] for i in result.incidents]
-        tasks = result.trace["task"].tolist()
-        workers = sorted(set(result.trace["worker"].tolist()))
-        print(json.dumps([kinds, len(tasks), len(set(tasks)), workers, td.replay(result).identical, ray.is_initialized()]))
-        """,
-    )
-    kinds, n, distinct, workers, identical, connected = found
-    assert "died" in kinds
-    assert (n, distinct, identical, connected) == (3000, 3000, True, False)
-    assert workers == [0, 1, 2]
 
+        class Once(td.Observer):
+            "Acts when so many workers have taken part; the run ends when what it waits for has come."
+            every = 20
+            def __init__(self, workers, act, comes):
+                self.workers, self.act, self.comes = workers, act, comes
+            def observe(self, moment):
+                workers = set(moment.rows(0, moment.replies)["worker"].tolist())
+                if self.act and len(workers) == self.workers:
+                    act, self.act = self.act, None
+                    act()
+                elif not self.act and self.comes(workers, moment.version):
+                    return "it has come"
 
-def test_a_node_that_joins_is_used_where_data_are_shared(tmp_path):
-    found = script(
-        tmp_path,
-        """
-        from ray.cluster_utils import Cluster
+        def told(result):
+            tasks = result.trace["task"].tolist()
+            workers = sorted(set(result.trace["worker"].tolist()))
+            doubled = len(tasks) - len(set(tasks))
+            return result.message, workers, [i["kind"] for i in result.incidents], doubled, td.replay(result).identical
+
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         os.environ["RAY_ADDRESS"] = cluster.address
-        join = At(50, lambda: cluster.add_node(num_cpus=2))
         engine = td.RayCluster(timing=td.Constant(0.005))
         assert engine.n_workers(td.Placement(4, True)) == 1
-        result = td.run(td.AsyncSGD(0.1), Mine(shared=True), engine, stop=td.MaxUpdates(2500), concurrency=6, observers=join)
+        joins = Once(1, lambda: cluster.add_node(num_cpus=2), lambda workers, version: len(workers) == 3)
+        stop = td.MaxSeconds(60)
+        joined = td.run(td.AsyncSGD(0.1), Mine(shared=True), engine, stop=stop, concurrency=6, observers=joins)
+
+        del os.environ["RAY_ADDRESS"]
+        node, after = cluster.add_node(num_cpus=1), []
+        engine = td.RayCluster(cluster.address, timing=td.Constant(0.002))
+        def goes_on(workers, version):
+            after.extend([version] if any(i["kind"] == "died" for i in engine.incidents) else [])
+            return after and version > after[0] + 300
+        leaves = Once(4, lambda: cluster.remove_node(node, allow_graceful=False), goes_on)
+        left = td.run(td.AsyncSGD(0.1, "shuffled"), Mine(), engine, stop=stop, observers=leaves)
+        import ray
         cluster.shutdown()
-        workers = sorted(set(result.trace["worker"].tolist()))
-        print(json.dumps([workers, [i["kind"] for i in result.incidents], td.replay(result).identical]))
+        print(json.dumps([told(joined), told(left), ray.is_initialized()]))
         """,
     )
-    assert found == [[0, 1, 2], [], True]
+
+
+def test_a_node_that_joins_is_used_where_data_are_shared(clusters_that_change):
+    assert clusters_that_change[0] == ["it has come", [0, 1, 2], [], 0, True]
+
+
+def test_a_node_that_leaves_is_tolerated_and_its_cluster_is_left_running(clusters_that_change):
+    """The run joins a cluster by its address; of the nodes with the actors one is taken away."""
+    message, workers, kinds, doubled, identical = clusters_that_change[1]
+    assert "died" in kinds
+    assert (message, workers, doubled, identical) == ("it has come", [0, 1, 2, 3], 0, True)
+    assert not clusters_that_change[2]
