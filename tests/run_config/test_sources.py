@@ -26,7 +26,8 @@ def folder(tmp_path):
     np.save(tmp_path / "y.npy", Y)
     np.savez(tmp_path / "both.npz", X=X, y=Y)
     np.savez(tmp_path / "one.npz", y=Y)
-    sp.save_npz(tmp_path / "sparse.npz", sp.csr_array(X))
+    for kind in ("csr", "coo", "bsr", "dia"):
+        sp.save_npz(tmp_path / f"{kind}.npz", sp.coo_array(X).asformat(kind))
     np.savetxt(tmp_path / "y.txt", Y)
     np.savetxt(tmp_path / "X.csv", X, delimiter=",", header="a,b,c", comments="", fmt="%.17g")
     np.savetxt(tmp_path / "Xy.csv", np.column_stack([X, Y]), delimiter=",", header="a,b,c,y", comments="", fmt="%.17g")
@@ -48,8 +49,9 @@ def test_arrays(folder, x, y):
     assert same_bits((found.X, found.y), (X, Y))
 
 
-def test_sparse_rows_stay_sparse(folder):
-    found = td.Dataset(*data({"X": "sparse.npz", "y": "y.npy"}, folder))
+@pytest.mark.parametrize("kind", ["csr", "coo", "bsr", "dia"])
+def test_sparse_rows_stay_sparse(folder, kind):
+    found = td.Dataset(*data({"X": f"{kind}.npz", "y": "y.npy"}, folder))
     assert sp.issparse(found.X)
     assert same_bits(found.X.toarray(), X)
 

@@ -60,7 +60,7 @@ def _from_npy(path: Path) -> Any:
 def _from_npz(path: Path, name: str | None) -> Any:
     with np.load(path, allow_pickle=False) as file:
         names = list(file.files)
-        if name is None and "indptr" in names:
+        if name is None and {"format", "shape", "data"} <= {*names}:  # by scipy.sparse.save_npz
             return sp.csr_array(sp.load_npz(path))
         if name is None and len(names) != 1:
             raise DataError(f"{path} holds {', '.join(names) or 'nothing'}: say which, '{path.name}:{(names or ['X'])[0]}'")
