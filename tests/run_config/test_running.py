@@ -315,7 +315,7 @@ def test_own_code_and_paths_work_from_anywhere(folder, own, monkeypatch):
     again = run_file(folder / "runs/own/config.toml")
     assert again.compared.identical is True
     assert len((folder / "elsewhere/runs/own/log.jsonl").read_text().splitlines()) == 7
-    assert ran.after[1].endswith("replay runs/own --config runs/own/config.toml")
+    assert ran.after == [f"tardigrad {command} runs/own --config runs/own/config.toml" for command in ("report", "replay")]
     assert td.replay(str(folder / "runs/own"), problem_of(folder / "runs/own/config.toml")).identical
 
 
@@ -325,6 +325,26 @@ def test_a_module_beside_the_run_file_is_found_and_copied_by_its_file(folder):
     (folder / "m.toml").write_text(text)
     run_file("m.toml")
     assert tomllib.loads(Path("runs/m/config.toml").read_text())["import"] == [str(folder / "beside_module.py")]
+
+
+@pytest.mark.parametrize("module", ["rules_{n}.steps", "rules_{n}"])
+def test_packages_beside_the_run_file_are_found_from_anywhere(folder, module):
+    """By the files of their modules, which keep their names: what was saved with a run is found under these."""
+    package = f"rules_{len(module)}"
+    (folder / "project" / package).mkdir(parents=True)
+    (folder / "project" / package / "__init__.py").write_text("from .steps import HalfStep\n")
+    (folder / "project" / package / "steps.py").write_text(OWN)
+    name = module.format(n=len(module))
+    text = f'import = ["{name}"]\n' + SMALL.replace("step = 0.1", 'step = { kind = "HalfStep", full = 0.2 }')
+    (folder / "project" / "m.toml").write_text(text)
+    ran = run_file("project/m.toml")
+    assert type(ran.result.rule.step).__module__ == f"{package}.steps"
+    file = folder / "project" / package / ("steps.py" if "." in name else "__init__.py")
+    assert tomllib.loads((folder / "runs/m/config.toml").read_text())["import"] == [str(file)]
+    (folder / "elsewhere").mkdir()
+    command = [sys.executable, "-P", "-m", "tardigrad", "replay", "../runs/m", "--config", "../runs/m/config.toml"]
+    done = subprocess.run(command, cwd=folder / "elsewhere", capture_output=True, text=True, check=False)
+    assert "every bit is the same" in done.stdout, done.stderr
 
 
 def test_modules_may_be_named_beside_the_file(folder):

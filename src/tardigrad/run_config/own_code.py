@@ -3,7 +3,8 @@
 A function is ``file.py:name`` or ``module:name``. Rules of this file:
 
 - code is run only because the user named it: in a run file that is run, or with --import; never because a folder was read;
-- a file is imported under its own name, so that what is saved with a run can be found again, also by worker processes.
+- a file is imported under its own name, in a package with the package's before it, so that what is saved with a run can be
+  found again, also by worker processes.
 """
 
 from __future__ import annotations
@@ -42,12 +43,13 @@ def import_one(module: str, folder: Path) -> ModuleType:
         If it is not there, cannot be imported, or another module has its name.
     """
     _find_in(folder)
-    path = (folder / module).absolute() if module.endswith(".py") else None
-    if path is not None:
+    name, path = module, None
+    if module.endswith(".py"):
+        path = (folder / module).absolute()
         if not path.is_file():
             raise RunFileError(f"cannot import {module}: there is no file {path}")
-        _find_in(path.parent)
-    name = module if path is None else path.stem
+        name, root = _module_of(path)
+        _find_in(root)
     try:
         found = importlib.import_module(name)
     except Exception as error:
@@ -93,7 +95,7 @@ def where_is(module: str, folder: Path) -> str:
     if module.endswith(".py"):
         return str((folder / module).absolute())
     file = getattr(sys.modules.get(module), "__file__", None)
-    beside = file is not None and Path(file).parent in (folder, Path.cwd()) and Path(file).suffix == ".py"
+    beside = file is not None and file.endswith(".py") and _module_of(Path(file))[1] in (folder, Path.cwd())
     return str(file) if beside else module
 
 
@@ -116,6 +118,14 @@ def own_errors(option: str) -> Iterator[None]:
         if wrapped is error:
             raise
         raise wrapped from error
+
+
+def _module_of(path: Path) -> tuple[str, Path]:
+    """The name of a file's module, with those of the packages around it, and the folder that the outermost lies in."""
+    names, root = [path.stem], path.parent
+    while (root / "__init__.py").is_file():
+        names, root = [root.name, *names], root.parent
+    return ".".join(names[:-1] if names[-1] == "__init__" and len(names) > 1 else names), root
 
 
 def _find_in(folder: Path) -> None:

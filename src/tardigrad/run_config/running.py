@@ -210,4 +210,4 @@ def _after(result: Result, folder: Path, runs_code: bool) -> list[str]:
     if result.status is Status.INTERRUPTED:
         return [f"tardigrad resume {folder}{given}"]
     replay = [f"tardigrad replay {folder}{given}"] if result.replayable else []
-    return [f"tardigrad report {folder}", *replay]
+    return [f"tardigrad report {folder}{given}", *replay]
