@@ -4,6 +4,8 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -53,6 +55,38 @@ def same(content, other):
 def change_header(folder, **changes):
     header = json.loads((folder / HEADER).read_text()) | changes
     (folder / HEADER).write_text(json.dumps({name: value for name, value in header.items() if value is not ...}))
+
+
+def test_what_is_no_file_is_written_to_and_stays(tmp_path):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_atomic(pipe, iter([b"one ", b"two"]))
+        assert os.read(reader, 100) == b"one two"
+    finally:
+        os.close(reader)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [path.name for path in tmp_path.iterdir()] == ["pipe"]
+
+
+def test_a_link_stays_and_the_file_that_it_names_is_replaced(tmp_path):
+    (tmp_path / "far").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "far" / "file")
+    for content in (b"made", b"replaced"):
+        write_atomic(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "far" / "file").read_bytes() == content
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["far", "file", "link"]
+
+
+@pytest.mark.parametrize("path", [".", "..", "/", "", "folder"])
+def test_a_folder_is_not_written_over(tmp_path, path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(RunFileError, match="it is a folder; give the name of a file"):
+        write_atomic(Path(path), b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
 def test_an_atomic_write_makes_the_file_and_leaves_no_other(tmp_path):

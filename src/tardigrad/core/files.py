@@ -41,21 +41,42 @@ _READINGS = 5
 
 
 def write_atomic(path: Path, content: bytes | Iterable[bytes]) -> None:
-    """Write `content`, whole or in pieces, to `path` so that no reader ever sees a part of it."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Write `content`, whole or in pieces, to `path` so that no reader ever sees a part of it.
+
+    A link stays, the file that it names is replaced. What is no file, such as ``/dev/stdout``, cannot be replaced: it is
+    written to.
+
+    Raises
+    ------
+    RunFileError
+        If `path` is a folder or cannot be written.
+    """
+    if path.is_dir():
+        raise RunFileError(f"cannot write {path}: it is a folder; give the name of a file")
+    pieces = [content] if isinstance(content, bytes) else content
     try:
-        try:
-            with temporary.open("xb") as file:
-                file.writelines([content] if isinstance(content, bytes) else content)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-            _sync_folder(path.parent)
-        finally:  # also after Ctrl-C; once renamed it is no longer there
-            with contextlib.suppress(OSError):
-                temporary.unlink()
+        if path.exists() and not path.is_file():
+            with path.open("wb") as file:
+                file.writelines(pieces)
+        else:
+            _replace(Path(os.path.realpath(path)) if path.is_symlink() else path, pieces)
     except OSError as error:
         raise _unwritable(path, error) from error
+
+
+def _replace(path: Path, pieces: Iterable[bytes]) -> None:
+    """Put a file in the place of another, or where there was none."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    finally:  # also after Ctrl-C; once renamed it is no longer there
+        with contextlib.suppress(OSError):
+            temporary.unlink()
 
 
 def _sync_folder(path: Path) -> None:
