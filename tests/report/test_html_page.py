@@ -160,6 +160,11 @@ def test_replicas_have_a_median_and_a_band():
         np.testing.assert_allclose(line["values"]["loss"][name], np.quantile(loss, level, axis=1), rtol=1e-5)
 
 
+def test_a_sweep_is_not_said_to_be_replicas():
+    rows = {row[0]: row[1] for row in Reader(text_of(simulate(td.AsyncSGD([0.01, 0.02]), replicas=3))).rows if len(row) == 2}
+    assert rows["trajectories (replicas, sweeps)"] == "6"
+
+
 def test_replicas_that_diverged_are_not_in_the_median():
     result = simulate(replicas=4, updates=60)
     result.diverged = np.array([False, False, True, False])

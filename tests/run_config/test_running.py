@@ -4,6 +4,7 @@ import dataclasses
 import json
 import operator
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -19,6 +20,7 @@ import tardigrad as td
 from same_runs import assert_same_runs
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.run_config.compare import compare, for_json
+from tardigrad.run_config.examples import text_of
 from tardigrad.run_config.folders import make
 from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.running import prepare, problem_of, run_file
@@ -466,10 +468,35 @@ def test_an_own_class_that_is_not_whole_is_told_what_it_lacks(folder):
         run_file("m.toml", imports=["half_module.py"])
 
 
-def test_replicas_are_summed_up_by_their_range():
+def test_a_sweep_is_summed_up_by_its_range():
     ran = run_file("small.toml", settings=["rule.step=[0.1, 0.2]"])
-    assert " in 2 replicas" in str(ran)
+    assert " in 2 trajectories" in str(ran)
     assert len(ran.to_json()["measures"]["objective"]) == 2
+
+
+def test_commands_that_come_next_can_be_pasted_into_a_shell(folder):
+    ran = run_file("small.toml", out="mein Lauf; (1)")
+    assert [shlex.split(command) for command in ran.after] == [
+        ["tardigrad", "report", "mein Lauf; (1)"],
+        ["tardigrad", "replay", "mein Lauf; (1)"],
+    ]
+    with pytest.raises(RunFileError) as caught:
+        run_file("small.toml", out="mein Lauf; (1)")
+    assert "tardigrad resume 'mein Lauf; (1)'," in str(caught.value)
+
+
+def test_commands_that_come_next_are_quoted_with_code_of_the_users_too(folder):
+    (folder / "m.toml").write_text(text_of("own-gradient").replace("max_updates = 2000", "max_updates = 5"))
+    ran = run_file("m.toml", out="a b")
+    assert shlex.split(ran.after[1]) == ["tardigrad", "replay", "a b", "--config", "a b/config.toml"]
+
+
+def test_a_file_is_no_folder_for_a_run(folder):
+    (folder / "notes").write_text("mine")
+    with pytest.raises(RunFileError, match="notes is a file: choose a folder, --out"):
+        run_file("small.toml", out="notes")
+    assert (folder / "notes").read_text() == "mine"
+    assert not (folder / "runs").exists()
 
 
 def test_reading_a_folder_runs_no_code_that_lies_in_it(folder):

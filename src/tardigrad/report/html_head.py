@@ -90,7 +90,7 @@ def _costs(result: Result) -> dict[str, str]:
         "tasks in flight, mean": number(summary.in_flight_mean, 3),
         "staleness, mean": number(summary.staleness_mean, 3),
         "staleness, largest": number(summary.staleness_max) if has_trace else NOTHING,
-        "replicas": number(int(result.diverged.size)),
+        "trajectories (replicas, sweeps)": number(int(result.diverged.size)),
         "incidents": number(len(result.incidents)),
         "real seconds": number(float(result.wall_seconds)),
         "of these on measures for stopping": number(float(result.measure_seconds)),

@@ -80,13 +80,13 @@ def _measures(earlier: Result, again: Result) -> str:
 
 
 def as_text(value: Any) -> str:
-    """A measure for people; of several replicas the range."""
+    """A measure for people; of replicas, or of the values of a sweep, the range."""
     numbers = np.asarray(value, float).ravel()
     if numbers.size == 1:
         return f"{numbers[0]:.6g}"
     known = numbers[np.isfinite(numbers)]
     low, high = (known.min(), known.max()) if known.size else (np.nan, np.nan)
-    return f"{low:.6g} to {high:.6g} in {numbers.size} replicas"
+    return f"{low:.6g} to {high:.6g} in {numbers.size} trajectories"
 
 
 def for_json(value: Any) -> Any:

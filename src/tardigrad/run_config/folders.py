@@ -7,6 +7,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 from tardigrad.core.errors import InvalidInputError, RunFileError
@@ -24,7 +25,7 @@ def folder_for(path: Path, out: str | Path | None) -> Path:
     Raises
     ------
     RunFileError
-        If `out` holds a run.
+        If `out` holds a run, or is a file.
     InvalidInputError
         If it is the run file's own folder, so that the copy would be written over it.
     """
@@ -36,10 +37,11 @@ def folder_for(path: Path, out: str | Path | None) -> Path:
             folder = Path(RUNS) / f"{name}-{number}"
         return folder
     folder = Path(out)
+    if folder.exists() and not folder.is_dir():
+        raise RunFileError(f"{folder} is a file: choose a folder, --out")
     if (folder / HEADER).exists():
-        raise RunFileError(
-            f"{folder} holds a run already: go on with it, tardigrad resume {folder}, or choose another folder, --out"
-        )
+        resume = f"tardigrad resume {shlex.quote(str(folder))}"
+        raise RunFileError(f"{folder} holds a run already: go on with it, {resume}, or choose another folder, --out")
     if (folder / CONFIG).exists() and (folder / CONFIG).samefile(path):
         raise InvalidInputError(f"the copy of {path} would be written over it: choose another folder, --out")
     return folder

@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 import warnings
 from collections.abc import Iterable
@@ -206,8 +207,9 @@ def _after(result: Result, folder: Path, runs_code: bool) -> list[str]:
     if not runs_code:
         with suppress(OSError, ValueError):
             runs_code = json.loads((folder / HEADER).read_text())["problem"] is None
-    given = f" --config {folder / CONFIG}" if runs_code else ""
+    given = f" --config {shlex.quote(str(folder / CONFIG))}" if runs_code else ""
+    here = shlex.quote(str(folder))
     if result.status is Status.INTERRUPTED:
-        return [f"tardigrad resume {folder}{given}"]
-    replay = [f"tardigrad replay {folder}{given}"] if result.replayable else []
-    return [f"tardigrad report {folder}{given}", *replay]
+        return [f"tardigrad resume {here}{given}"]
+    replay = [f"tardigrad replay {here}{given}"] if result.replayable else []
+    return [f"tardigrad report {here}{given}", *replay]
