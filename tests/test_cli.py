@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 
@@ -15,7 +16,7 @@ import tardigrad as td
 from command_line import process, tardigrad
 from conftest import make_problem
 from same_runs import assert_same_runs
-from tardigrad import papers
+from tardigrad import cli, papers
 from tardigrad.demo import SETTINGS
 
 #: the demo in a quarter of its time: half of the gradients, each in half of the seconds
@@ -144,6 +145,67 @@ def test_errors_are_one_message_without_a_traceback(arguments, message):
     assert "Traceback" not in done.stderr
     assert message.split("|")[0] in done.stderr or message.split("|")[-1] in done.stderr
     assert done.stdout == ""
+
+
+@pytest.mark.parametrize("command", ["", "demo", "run", "replay", "resume", "trace", "report", "bench", "reproduce", "data"])
+def test_help_shows_a_value_only_where_an_option_takes_one(command):
+    done = tardigrad(*command.split(), "--help", width=80)
+    assert done.returncode == 0
+    lines = [line for line in done.stdout.splitlines() if "<bool>" in line]
+    assert all("--help" in line for line in lines), lines  # that one is Typer's own
+
+
+def test_a_warning_is_one_line_without_a_line_of_the_library(tmp_path):
+    (tmp_path / "my.toml").write_text(tardigrad("run", "--print-config", "softmax").stdout)
+    changed = ("--set", "partition.alpha=1e-300", "--set", "timing.mean=1.0", "--check")
+    done = process("run", "my.toml", *changed, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "my.toml: nothing is wrong\n")
+    assert done.stderr == "tardigrad: warning: 2 of 8 clients got no rows and are left out: n is 6\n"
+
+
+def test_only_warnings_for_the_user_lose_their_line(monkeypatch):
+    monkeypatch.setattr(cli, "app", lambda: shown.extend(map(text_of, (UserWarning, RuntimeWarning))))
+    shown, before = [], warnings.formatwarning
+
+    def text_of(category):
+        return warnings.formatwarning("overflow", category, "mine.py", 7)
+
+    cli.main()
+    assert shown[0] == "tardigrad: warning: overflow\n"
+    assert shown[1].startswith("mine.py:7: RuntimeWarning: overflow")
+    assert warnings.formatwarning is before
+
+
+def test_the_trace_of_a_run_without_replies_says_so(tmp_path):
+    td.Trace.from_rows([], updates=7).save(tmp_path / "t.npz")
+    done = tardigrad("trace", tmp_path / "t.npz")
+    assert done.stdout == f"{tmp_path}/t.npz: no replies are recorded (a lock-free run records none), 7 updates\n"
+
+
+@pytest.mark.parametrize("command", ["replay", "resume", "report", "trace"])
+def test_a_run_that_was_never_saved_is_started_again(command, tmp_path):
+    (tmp_path / "a b").mkdir()
+    (tmp_path / "a b" / "config.toml").write_text("")
+    done = tardigrad(command, "a b", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.startswith("tardigrad: a b holds no saved run (no run.json): it was not begun, or ended before it was")
+    assert done.stderr.endswith("start it again, tardigrad run 'a b/config.toml'\n")
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("nowhere/f.png", "there is no folder nowhere"),
+        (".", "it is a folder"),
+        ("f.xyz", "no picture ends in .xyz; known are "),
+    ],
+)
+def test_where_a_picture_cannot_go_nothing_is_computed(place, message, tmp_path, monkeypatch):
+    monkeypatch.setattr(papers, "reproduce", lambda name: pytest.fail("minutes of work"))
+    done = tardigrad("reproduce", "dasgd-figure1", "--plot", place, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert message in done.stderr
+    assert not list(tmp_path.iterdir())
 
 
 def test_an_error_ends_a_process_with_one_message():

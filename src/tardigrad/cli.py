@@ -28,7 +28,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of a table.")]
+#: what stands behind an option that takes no value
+FLAG = ""
+AsJson = Annotated[bool, typer.Option("--json", metavar=FLAG, help="Print one JSON object instead of a table.")]
 
 Modules = Annotated[list[str] | None, typer.Option("--import", help="Module or file that defines the run's own classes.")]
 Config = Annotated[
@@ -38,7 +40,9 @@ RunFolder = Annotated[Path, typer.Argument(help="Folder of a saved run.")]
 
 
 @app.callback(invoke_without_command=True)
-def _version(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
+def _version(
+    version: Annotated[bool, typer.Option("--version", metavar=FLAG, help="Print the version and exit.")] = False,
+) -> None:
     if version:
         typer.echo(__version__)
         raise typer.Exit
@@ -68,9 +72,9 @@ def run_command(
     config: Annotated[str | None, typer.Argument(metavar="CONFIG.toml", help="A run file, such as RUN/config.toml.")] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; by default runs/NAME, NAME-2, ...")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="Change a key: rule.step=0.1; may come again.")] = None,
-    check: Annotated[bool, typer.Option("--check", help="Check everything, start nothing.")] = False,
+    check: Annotated[bool, typer.Option("--check", metavar=FLAG, help="Check everything, start nothing.")] = False,
     example: Annotated[
-        bool, typer.Option("--print-config", help="Print an example by its name (or the list of them) instead.")
+        bool, typer.Option("--print-config", metavar=FLAG, help="Print an example by its name (or the list of them) instead.")
     ] = False,
     modules: Modules = None,
     as_json: AsJson = False,
@@ -123,7 +127,7 @@ def resume(
     run: RunFolder,
     updates: Annotated[int | None, typer.Option(help="End after so many updates in all, instead of as saved.")] = None,
     seconds: Annotated[float | None, typer.Option(help="End after so many seconds in all, instead of as saved.")] = None,
-    any_version: Annotated[bool, typer.Option("--any-version", help="Go on although versions differ.")] = False,
+    any_version: Annotated[bool, typer.Option("--any-version", metavar=FLAG, help="Go on although versions differ.")] = False,
     modules: Modules = None,
     config: Config = None,
     as_json: AsJson = False,
@@ -165,8 +169,10 @@ def trace(
         found.to_csv(csv)
     if as_json:
         typer.echo(json.dumps({name: _plain(asdict(part)) for name, part in parts.items()}))
-    else:
+    elif len(found):
         typer.echo("\n".join(map(str, parts.values())))
+    else:
+        typer.echo(f"{run}: no replies are recorded (a lock-free run records none), {found.updates} updates")
 
 
 def _plain(value: Any) -> Any:
@@ -216,7 +222,7 @@ def bench(
 @app.command()
 def reproduce(
     name: Annotated[str | None, typer.Argument(help="Which table or figure; see --list.")] = None,
-    listing: Annotated[bool, typer.Option("--list", help="Print the names that there are.")] = False,
+    listing: Annotated[bool, typer.Option("--list", metavar=FLAG, help="Print the names that there are.")] = False,
     plot: Annotated[Path | None, typer.Option(help="Draw it to this file, where it is a figure.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -230,6 +236,10 @@ def reproduce(
         return
     if name is None:
         raise InvalidInputError("reproduce needs the name of a table or figure: tardigrad reproduce --list shows them")
+    if plot is not None:  # before minutes of work
+        from tardigrad.report.style import check_place
+
+        check_place(plot)
     found = recompute(name)
     if plot is not None:
         if found.draw is None:
@@ -272,10 +282,23 @@ def _problem_of(config: Path | None, modules: list[str] | None) -> Any:
     return problem_of(config)
 
 
+_with_its_line = warnings.formatwarning
+
+
+def _as_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+    """A warning that is meant for the user: without the line of the library that gave it."""
+    if issubclass(category, UserWarning):
+        return f"tardigrad: warning: {message}\n"
+    return _with_its_line(message, category, filename, lineno, line)
+
+
 def main() -> None:
-    """Entry point: an error of the library becomes one message, without a traceback."""
+    """Entry point: an error of the library becomes one message, without a traceback, and so does a warning."""
+    shown, warnings.formatwarning = warnings.formatwarning, _as_line
     try:
         app()
     except TardigradError as error:
         typer.echo("\n".join([f"tardigrad: {error}", *getattr(error, "__notes__", ())]), err=True)
         sys.exit(2)
+    finally:
+        warnings.formatwarning = shown

@@ -57,6 +57,12 @@ def change_header(folder, **changes):
     (folder / HEADER).write_text(json.dumps({name: value for name, value in header.items() if value is not ...}))
 
 
+def test_nobody_is_advised_to_unpickle_a_file(tmp_path):
+    with pytest.raises(RunFileError, match=r"t.npz is not a readable npz file \(no arrays are in it\)") as caught:
+        unpack_arrays(b"no archive", tmp_path / "t.npz")
+    assert "pickle" not in str(caught.value)
+
+
 def test_what_is_no_file_is_written_to_and_stays(tmp_path):
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -19,6 +19,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 import tempfile
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -31,6 +32,8 @@ from tardigrad.core.task import Array
 
 FORMAT = 2
 HEADER = "run.json"
+#: the run file's name in a folder that `tardigrad run` made
+CONFIG = "config.toml"
 #: hexadecimal digits of its SHA-256 in a file's name
 _DIGITS = 16
 _OURS = re.compile(rf"-[0-9a-f]{{{_DIGITS}}}\.npz$")
@@ -119,7 +122,9 @@ def unpack_arrays(content: bytes, path: Path) -> dict[str, Array]:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, zlib and numpy each raise their own for a broken file
-        raise RunFileError(f"{path} is not a readable npz file ({error}): it was cut short or overwritten") from error
+        # what NumPy says of a file without arrays is to unpickle it, which no file of a run is for
+        why = "no arrays are in it" if "allow_pickle" in str(error) else str(error)
+        raise RunFileError(f"{path} is not a readable npz file ({why}): it was cut short or overwritten") from error
 
 
 class RunFolder:
@@ -226,7 +231,7 @@ def read_header(folder: Path) -> dict[str, Any]:
     """The content of ``run.json``, its format checked."""
     path = folder / HEADER
     if not path.exists():
-        raise RunFileError(f"{folder} holds no saved run (no {HEADER}): give a folder that Result.save wrote")
+        raise RunFileError(f"{folder} holds no saved run (no {HEADER}): {_instead(folder)}")
     try:
         header: dict[str, Any] = json.loads(_read(path))
         written = int(header["format"])
@@ -242,6 +247,14 @@ def read_header(folder: Path) -> dict[str, Any]:
     if not isinstance(header.get("files"), dict):
         raise RunFileError(f"{path} lists no files: it was cut short or changed")
     return header
+
+
+def _instead(folder: Path) -> str:
+    """What to do where no run is."""
+    begun = folder / CONFIG
+    if begun.is_file():
+        return f"it was not begun, or ended before it was saved: start it again, tardigrad run {shlex.quote(str(begun))}"
+    return "give a folder that Result.save or tardigrad run wrote"
 
 
 def _read(path: Path) -> bytes:

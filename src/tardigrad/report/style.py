@@ -32,6 +32,26 @@ def tidy(axes: Any, title: str = "", xlabel: str = "", ylabel: str = "") -> Any:
     return axes
 
 
+def check_place(path: str | Path) -> None:
+    """Say that a figure could not be written to a place, for use before long work starts; the place is left as it is.
+
+    Raises
+    ------
+    RunFileError
+        If it is a folder, lies in none, or its ending is that of no format.
+    """
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    path = Path(path)
+    if path.is_dir():
+        raise RunFileError(f"cannot write {path}: it is a folder; give the name of a file, such as run.png")
+    if not path.parent.is_dir():
+        raise RunFileError(f"cannot write {path}: there is no folder {path.parent}")
+    known = FigureCanvasBase.get_supported_filetypes()
+    if path.suffix and path.suffix[1:].lower() not in known:
+        raise RunFileError(f"cannot write {path}: no picture ends in {path.suffix}; known are {', '.join(sorted(known))}")
+
+
 def save_figure(figure: Any, path: str | Path) -> None:
     """Write a figure; the ending of the name chooses the format."""
     if Path(path).is_dir():

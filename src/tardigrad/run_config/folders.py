@@ -11,10 +11,8 @@ import shlex
 from pathlib import Path
 
 from tardigrad.core.errors import InvalidInputError, RunFileError
-from tardigrad.core.files import HEADER
+from tardigrad.core.files import CONFIG, HEADER
 
-#: the run file's name in a run's folder
-CONFIG = "config.toml"
 #: where runs go unless told otherwise
 RUNS = "runs"
 

@@ -23,7 +23,7 @@ import numpy as np
 from tardigrad.core.drive import execute, set_up
 from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError
-from tardigrad.core.files import HEADER
+from tardigrad.core.files import CONFIG, HEADER
 from tardigrad.core.observers import Observer, Progress
 from tardigrad.core.plain import encode
 from tardigrad.core.problem import Problem
@@ -32,7 +32,7 @@ from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, limits
 from tardigrad.core.watch import Watch
 from tardigrad.run_config.compare import Compared, as_text, compare, for_json
-from tardigrad.run_config.folders import CONFIG, earlier_run, folder_for, make
+from tardigrad.run_config.folders import earlier_run, folder_for, make
 from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.place import located
 from tardigrad.run_config.sections import Sections
