@@ -27,10 +27,11 @@ class Murderous(td.Problem):
         return x - client + 1e-3 * (sample % 7)
 
     def first_time(self, what):
-        mark = os.path.join(self.folder, what)
-        if os.path.exists(mark):
+        """Whether this is said for the first time, by any process."""
+        try:
+            open(os.path.join(self.folder, what), "x").close()
+        except FileExistsError:
             return False
-        open(mark, "w").close()
         return True
 
 

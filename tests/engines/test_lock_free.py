@@ -1,7 +1,6 @@
 """Runs without a server: exactly so many updates, whole blocks, one worker equals the served run in every bit."""
 
 import signal
-import threading
 import time
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ from block_rule import BlockDescent
 
 import tardigrad as td
 from conftest import make_problem
+from presses import PressSoon, press_soon
 from tardigrad.core.free_loop import LOOK
 from tardigrad.core.plain import same_bits
 from tardigrad.rules import row_action
@@ -186,8 +186,7 @@ def test_a_task_that_fails_three_times_ends_the_run_with_its_traceback():
 
 
 def test_interrupt_ends_a_slice():
-    threading.Timer(0.5, lambda: signal.raise_signal(signal.SIGINT)).start()
-    result = free(td.Hogwild(1e-6), shared(2), 2, n=10**9)
+    result = free(td.Hogwild(1e-6), shared(2), 2, n=10**9, observers=PressSoon())
     assert result.status is td.Status.INTERRUPTED
     assert sum(result.state.counts) == result.state.version
 
@@ -414,14 +413,19 @@ def test_sweeps_with_injected_durations_are_single_tasks_and_everybody_has_a_sha
     assert result.state.counts[0] > 2 * result.state.counts[1] > 0
 
 
+@dataclass(frozen=True)
+class PressesInSweeps(InSweeps):
+    def sweep(self, problem, client, tasks, seed, x):
+        super().sweep(problem, client, tasks, seed, x)
+        if tasks.start == 0:
+            press_soon()
+
+
 def test_interrupt_ends_the_wait_after_a_sweep():
     problem = Noting(2, 3)
-    engine = td.Threads(2, timing=td.Constant(30.0), lock_free=True)
-    threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
-    began = time.monotonic()
-    result = td.run(InSweeps(), problem, engine, stop=td.MaxUpdates(1000))
+    engine = td.Threads(2, timing=td.Constant(1000.0), lock_free=True)
+    result = td.run(PressesInSweeps(), problem, engine, stop=td.MaxUpdates(1000))
     assert result.status is td.Status.INTERRUPTED
-    assert time.monotonic() - began < 20.0
     assert 1 <= result.state.version == sum(result.state.counts) <= 2
 
 
@@ -457,8 +461,7 @@ def test_row_steps_end_by_time_by_calls_and_by_interrupt():
     assert result.status is td.Status.MAX_SECONDS
     assert sum(result.state.counts) == result.state.version > 0
     assert free(td.RowAction(rows=3), system, 2, stop=td.MaxOracleCalls(100)).state.version == 34
-    threading.Timer(0.3, lambda: signal.raise_signal(signal.SIGINT)).start()
-    result = free(td.RowAction(), system, 2, n=10**12)
+    result = free(td.RowAction(), system, 2, n=10**12, observers=PressSoon())
     assert result.status is td.Status.INTERRUPTED
     assert sum(result.state.counts) == result.state.version > 0
 

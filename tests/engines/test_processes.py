@@ -16,6 +16,7 @@ from odd_rule import OddRule
 import tardigrad as td
 from conftest import make_problem
 from failing_problems import Deadly, DiesOnce, Murderous, Poisonous, Raising, Unloadable, Unpicklable
+from presses import PressSoon
 from tardigrad.engines.shared_memory import Blocks, Layouts, SharedBuffer
 
 
@@ -92,8 +93,7 @@ def test_limit_of_seconds():
 
 
 def test_interrupt_while_workers_are_busy():
-    threading.Timer(1.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    result = run(engine=td.Processes(2, td.Constant(0.05)), stop=td.MaxSeconds(1e6))
+    result = run(engine=td.Processes(2, td.Constant(0.05)), stop=td.MaxSeconds(1e6), observers=PressSoon())
     assert result.status is td.Status.INTERRUPTED
     assert td.replay(result).identical
 
@@ -402,19 +402,28 @@ class Stops(Murderous):
 
     def gradient(self, client, x, sample=None):
         mark = os.path.join(self.folder, "pid")
-        if client == self.client and not os.path.exists(mark):
+        if client == self.client and self.first_time("stopped"):
             with open(mark + ".new", "w") as file:
                 file.write(str(os.getpid()))
             os.rename(mark + ".new", mark)
             os.kill(os.getpid(), signal.SIGSTOP)
         return x - client + 1e-3 * (sample % 7)
 
-    def let_go(self):
-        with open(os.path.join(self.folder, "pid")) as file:
+    def pid(self):
+        """Of the process that has stopped; a worker may be late and not have done so yet."""
+        mark = os.path.join(self.folder, "pid")
+        while not os.path.exists(mark):
+            time.sleep(0.01)
+        with open(mark) as file:
             pid = int(file.read())
         while state_of(pid) != "T":  # it has said who it is and is about to stop
             time.sleep(0.01)
+        return pid
+
+    def let_go(self):
+        pid = self.pid()
         os.kill(pid, signal.SIGCONT)
+        return pid
 
 
 def state_of(pid):
@@ -427,12 +436,11 @@ class LetGo(td.Observer):
 
     def __init__(self, problem, after):
         self.problem, self.every = problem, after
-        self.left = 1
+        self.pid = None
 
     def observe(self, moment):
-        if moment.version and self.left:
-            self.left -= 1
-            self.problem.let_go()
+        if moment.version and self.pid is None:
+            self.pid = self.problem.let_go()
 
 
 def test_a_worker_that_was_stopped_is_reported(tmp_path, caplog):
@@ -458,12 +466,18 @@ def test_others_stand_in_for_a_stopped_worker_and_its_late_answer_is_dropped(tmp
     """Rounds need all clients: without others in its place the run would never end."""
     problem = Stops(tmp_path, 1, shared)
     engine = td.Processes(3, deadline=0.1, reassign=True)
-    result = run(problem, engine, td.MaxUpdates(60), td.SyncSGD(0.1), observers=LetGo(problem, 20))
+    pids, let_go = [], LetGo(problem, 20)
+
+    class Pids(td.Observer):
+        def observe(self, moment):
+            pids[:] = pids or engine.pids
+
+    result = run(problem, engine, td.MaxUpdates(60), td.SyncSGD(0.1), observers=[Pids(), let_go])
     assert result.status is td.Status.MAX_UPDATES
     assert len(set(result.trace["task"].tolist())) == len(result.trace) == result.oracle_calls == 240
-    slow = next(i for i in result.incidents if i["task"] == 1)
-    assert result.trace["worker"][result.trace["task"] == 1] != slow["worker"]
-    assert "others stand in for it" in slow["text"]
+    # on a busy machine another worker may have been the first to begin the task, and have stopped
+    assert pids[result.trace["worker"][result.trace["task"] == 1].item()] != let_go.pid
+    assert "others stand in for it" in next(i["text"] for i in result.incidents if i["task"] == 1)
     assert td.replay(result).identical
 
 
@@ -473,9 +487,9 @@ def test_a_stopped_worker_that_is_killed_is_replaced(tmp_path, shared):
 
     class Kill(LetGo):
         def observe(self, moment):
-            if moment.version and self.left:
-                self.left -= 1
-                os.kill(int((tmp_path / "pid").read_text()), signal.SIGKILL)
+            if moment.version and self.pid is None:
+                self.pid = self.problem.pid()
+                os.kill(self.pid, signal.SIGKILL)
 
     engine = td.Processes(3, deadline=0.1, reassign=True)
     result = run(problem, engine, td.MaxUpdates(200), td.SyncSGD(0.1), observers=Kill(problem, 20))
@@ -595,7 +609,9 @@ def test_a_worker_that_hangs_while_it_is_started_again_is_replaced(monkeypatch, 
     def stopped(self, number):
         worker = spawn(self, number)
         spawned.append(number)
-        if len(spawned) == 3:  # the first that is started again
+        hangs = len(spawned) == 3  # the first that is started again
+        monkeypatch.setattr("tardigrad.engines.processes.START_TIMEOUT", 1.0 if hangs else 60.0)
+        if hangs:
             os.kill(worker.process.pid, signal.SIGSTOP)
         return worker
 
@@ -607,12 +623,11 @@ def test_a_worker_that_hangs_while_it_is_started_again_is_replaced(monkeypatch, 
                 os.kill(engine.pids[1], signal.SIGKILL)
 
     monkeypatch.setattr(td.Processes, "_spawn", stopped)
-    monkeypatch.setattr("tardigrad.engines.processes.START_TIMEOUT", 3.0)
     engine = td.Processes(2)
-    result = run(engine=engine, rule=td.SyncSGD(0.05), observers=[Once()], stop=td.MaxUpdates(50) | td.MaxSeconds(30))
+    result = run(engine=engine, rule=td.SyncSGD(0.05), observers=[Once()])
     assert result.status is td.Status.MAX_UPDATES
     assert [incident["kind"] for incident in result.incidents] == ["died", "slow", "died", "replaced"]
-    assert "worker 1 was not ready after 3 s" in caplog.text
+    assert "worker 1 was not ready after 1 s" in caplog.text
 
 
 class Forks(Murderous):

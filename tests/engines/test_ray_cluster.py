@@ -18,6 +18,7 @@ import tardigrad as td
 from conftest import make_problem
 from failing_problems import Deadly, DiesOnce, Murderous, Poisonous, Raising, Unloadable, Unpicklable
 from needs import needs_ray
+from presses import PressSoon
 from tardigrad.engines import ray_cluster
 from tardigrad.testing import CheckedRule
 
@@ -306,8 +307,8 @@ def test_a_saved_run_is_replayed_without_ray(tmp_path, monkeypatch):
 
 
 def test_interrupt_while_actors_are_busy():
-    threading.Timer(2.0, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    result = run(engine=td.RayCluster(workers=2, timing=td.Constant(0.05)), stop=td.MaxSeconds(1e6))
+    engine = td.RayCluster(workers=2, timing=td.Constant(0.05))
+    result = run(engine=engine, stop=td.MaxSeconds(1e6), observers=PressSoon())
     assert result.status is td.Status.INTERRUPTED
     assert td.replay(result).identical
 

@@ -1,8 +1,6 @@
 """Worker threads: exceptions, lateness, stand-ins, ends."""
 
 import logging
-import os
-import signal
 import threading
 import time
 from dataclasses import dataclass
@@ -13,6 +11,7 @@ from odd_rule import OddRule
 
 import tardigrad as td
 from conftest import make_problem
+from presses import PressSoon
 from tardigrad.core.plain import same_bits
 
 
@@ -317,8 +316,7 @@ def test_close_waits_for_what_a_thread_is_at():
 
 
 def test_an_interrupt_while_workers_are_busy():
-    threading.Timer(0.3, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
-    result = run(engine=td.Threads(2, td.Constant(0.02)), stop=td.MaxSeconds(1e6))
+    result = run(engine=td.Threads(2, td.Constant(0.02)), stop=td.MaxSeconds(1e6), observers=PressSoon())
     assert result.status is td.Status.INTERRUPTED
     both = td.resume(result, stop=td.MaxUpdates(result.state.version + 20))
     assert td.replay(both).identical
