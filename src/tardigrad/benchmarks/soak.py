@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,7 +21,7 @@ import numpy as np
 from tardigrad.benchmarks.harness import Row, quiet
 from tardigrad.benchmarks.simulator import STEP, Identity, finished
 from tardigrad.core.drive import run
-from tardigrad.core.observers import Progress
+from tardigrad.core.observers import Moment, Observer, Progress
 from tardigrad.core.result import Result
 from tardigrad.core.stopping import MaxSeconds
 from tardigrad.engines.processes import Processes
@@ -34,8 +35,8 @@ def rows(seconds: float = 600.0, kill_every: float = 2.0, dim: int = 1000) -> It
     """All rows of the benchmark."""
     before, shared_memory = _children(), _shared_memory()
     engine = Processes(WORKERS)
-    helper = _Killer(engine, kill_every)
-    stop, observers = MaxSeconds(seconds), [Progress("soak")]
+    helper = _Killer(engine, kill_every, seconds)
+    stop, observers = MaxSeconds(seconds), [Progress("soak"), helper]
     try:
         with quiet():
             result = finished(run(AsyncSGD(STEP), Identity(WORKERS, dim), engine, stop=stop, observers=observers))
@@ -43,8 +44,8 @@ def rows(seconds: float = 600.0, kill_every: float = 2.0, dim: int = 1000) -> It
         helper.end()
     yield Row("updates", result.trace.updates / seconds, "updates/s", "seconds", seconds)
     yield from count(result, helper.kills)
-    quarter = len(helper.memory) // 4
-    early, late = max(helper.memory[quarter : 2 * quarter]), max(helper.memory[3 * quarter :])
+    quarter = max(1, len(helper.memory) // 4)
+    early, late = max(helper.memory[quarter : 2 * quarter]), max(helper.memory[-quarter:])
     yield Row("resident memory, last quarter", late, "MB", "second quarter", early)
     yield Row("processes left", float(len(_children() - before)), "processes", "allowed", 0.0)
     yield Row("entries left in /dev/shm", float(len(_shared_memory() - shared_memory)), "entries", "allowed", 0.0)
@@ -60,30 +61,39 @@ def count(result: Result, kills: int) -> Iterator[Row]:
     yield Row("tasks applied", float((tasks > 0).sum()), "tasks", "issued, less those in flight", result.state.issued - WORKERS)
 
 
-class _Killer:
-    """Kills a worker now and then and looks at the memory of this process, until told to end."""
+class _Killer(Observer):
+    """Kills a worker now and then and looks at the memory of this process, from the first update until told to end.
 
-    def __init__(self, engine: Processes, every: float) -> None:
+    A kill waits until the one before it was made good, and there is none that the run could end before it notices it.
+    """
+
+    every = sys.maxsize
+
+    def __init__(self, engine: Processes, interval: float, seconds: float) -> None:
         self.kills = 0
         self.memory: list[float] = []
         self._engine = engine
-        self._every = every
+        self._interval, self._last = interval, seconds - interval
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._work)
-        self._thread.start()
+
+    def observe(self, moment: Moment) -> None:
+        if not moment.version:
+            self._thread.start()
 
     def _work(self) -> None:
-        while not self._over.wait(self._every):
-            pids = self._engine.pids
-            if len(pids) == WORKERS:
-                os.kill(pids[self.kills % WORKERS], signal.SIGKILL)
+        while not self._over.wait(self._interval):
+            self.memory.append(_resident())
+            replaced = sum(incident["kind"] == "replaced" for incident in list(self._engine.incidents))
+            if replaced == self.kills and self._engine.now() < self._last:
+                os.kill(self._engine.pids[self.kills % WORKERS], signal.SIGKILL)
                 self.kills += 1
-                self.memory.append(_resident())
 
     def end(self) -> None:
         """Stop killing."""
         self._over.set()
-        self._thread.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 def _resident() -> float:
