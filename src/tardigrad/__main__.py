@@ -2,4 +2,5 @@
 
 from tardigrad.cli import main
 
-main()
+if __name__ == "__main__":  # the name of a class in a saved run may import any module of the package
+    main()

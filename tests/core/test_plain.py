@@ -203,6 +203,7 @@ def test_a_class_that_moved_is_read_where_it_was(was, moved):
     [
         ("builtins:eval", "not a class of tardigrad"),
         ("os:system", "not a class of tardigrad"),
+        ("tardigrad.__main__:main", "not a class of tardigrad"),  # importing it is not to run the command line
         ("nowhere:Thing", "not a class of tardigrad: import the module"),
         ("tardigrad.core.stopping:NoSuchStop", "not a class of tardigrad"),
         ("tardigrad.core.stopping:limits", "not a class of tardigrad"),
