@@ -9,7 +9,6 @@ Rules of this file:
 from __future__ import annotations
 
 import json
-import math
 import sys
 import warnings
 from dataclasses import asdict
@@ -159,6 +158,7 @@ def trace(
     as_json: AsJson = False,
 ) -> None:
     """Staleness, its growth, and how uneven the workers of a saved run were; its trace for other programs."""
+    from tardigrad.core.json_lines import for_json
     from tardigrad.core.trace import Trace
 
     found = Trace.load(run)
@@ -168,18 +168,11 @@ def trace(
     if csv is not None:
         found.to_csv(csv)
     if as_json:
-        typer.echo(json.dumps({name: _plain(asdict(part)) for name, part in parts.items()}))
+        typer.echo(json.dumps({name: for_json(asdict(part)) for name, part in parts.items()}))
     elif len(found):
         typer.echo("\n".join(map(str, parts.values())))
     else:
         typer.echo(f"{run}: no replies are recorded (a lock-free run records none), {found.updates} updates")
-
-
-def _plain(value: Any) -> Any:
-    """A tree for JSON, which has no nan."""
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @app.command()

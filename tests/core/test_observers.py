@@ -7,6 +7,7 @@ import pytest
 
 import tardigrad as td
 from conftest import make_problem
+from tardigrad.core.json_lines import for_json
 
 
 class Log(td.Observer):
@@ -59,6 +60,28 @@ def test_json_lines(tmp_path):
     assert [line.get("version") for line in lines] == [0, 10, 20, 25, None]
     assert lines[1]["loss"] < lines[0]["loss"]
     assert lines[-1] == {"status": "max_updates", "message": "reached the limit of 25 updates"}
+
+
+def test_json_lines_of_a_run_that_diverges_are_json(tmp_path):
+    """Which has no infinity: a reader in another language would stop at it."""
+    path = tmp_path / "log.jsonl"
+    with np.errstate(over="ignore", invalid="ignore"):
+        run(td.JSONLines(path, measures=True), rule=td.AsyncSGD(1e200), n=400)
+
+    def refuse(name):
+        raise AssertionError(f"{name} is not JSON")
+
+    lines = [json.loads(line, parse_constant=refuse) for line in path.read_text().splitlines()]
+    assert lines[-2]["loss"] is None
+    assert lines[-1]["status"] == "diverged"
+
+
+def test_numbers_that_json_has_not_are_null():
+    assert for_json(np.array([1.0, np.nan, np.inf])) == [1.0, None, None]
+    assert for_json(np.float64(np.nan)) is None
+    assert for_json(np.float32(0.5)) == 0.5
+    assert for_json(np.array([[1, 2]])) == [[1, 2]]
+    assert for_json({0.5: (1, "nan", None, True)}) == {"0.5": [1, "nan", None, True]}
 
 
 def test_json_lines_to_a_folder_that_is_missing(tmp_path):

@@ -20,7 +20,7 @@ import tardigrad as td
 from command_line import tardigrad
 from same_runs import assert_same_runs
 from tardigrad.core.errors import InvalidInputError, RunFileError
-from tardigrad.run_config.compare import compare, for_json
+from tardigrad.run_config.compare import compare
 from tardigrad.run_config.examples import text_of
 from tardigrad.run_config.folders import make
 from tardigrad.run_config.own_code import own_errors
@@ -250,13 +250,6 @@ def test_a_run_that_diverges_or_stalls_is_a_failure():
     assert ran.result.status is td.Status.DIVERGED
     assert ran.exit_code == 1
     json.dumps(ran.to_json(), allow_nan=False)
-
-
-def test_numbers_that_json_has_not_are_null():
-    assert for_json(np.array([1.0, np.nan, np.inf])) == [1.0, None, None]
-    assert for_json(np.float64(np.nan)) is None
-    assert for_json(np.float32(0.5)) == 0.5
-    assert for_json(np.array([[1, 2]])) == [[1, 2]]
 
 
 OWN = '''

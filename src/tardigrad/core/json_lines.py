@@ -3,12 +3,15 @@
 Rules of this file:
 
 - a line is written at once and whole: whoever follows the file sees no half of one;
-- a file that cannot be written ends the run, with an error that names it.
+- a file that cannot be written ends the run, with an error that names it;
+- JSON has no infinity and no NaN: they are null, here and wherever else the library writes JSON for others.
 """
 
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -18,6 +21,23 @@ from tardigrad.core.errors import RunFileError
 from tardigrad.core.observers import Moment, Observer
 from tardigrad.core.problem import Problem
 from tardigrad.core.stopping import Limits, Status
+
+
+def for_json(value: Any) -> Any:
+    """A tree as JSON can hold it: arrays are lists, keys texts, numbers that are not finite null.
+
+    Examples
+    --------
+    >>> for_json({"loss": np.array([0.5, np.inf]), 0.99: (np.float32(2.0), "nan")})
+    {'loss': [0.5, None], '0.99': [2.0, 'nan']}
+    """
+    if isinstance(value, Mapping):
+        return {str(key): for_json(item) for key, item in value.items()}
+    if isinstance(value, (np.ndarray, np.generic)):
+        value = value.tolist()
+    if isinstance(value, (list, tuple)):
+        return [for_json(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class JSONLines(Observer):
@@ -72,7 +92,7 @@ class JSONLines(Observer):
     def observe(self, moment: Moment) -> None:
         line: dict[str, Any] = {"version": moment.version, "replies": moment.replies, "seconds": moment.seconds}
         if self.measures and self._problem is not None:
-            line.update({name: np.asarray(value).tolist() for name, value in self._problem.measures(moment.x).items()})
+            line.update(self._problem.measures(moment.x))
         self._write(line)
 
     def close(self, status: Status | None, message: str) -> None:
@@ -85,7 +105,7 @@ class JSONLines(Observer):
         if self._file is None:
             return
         try:
-            self._file.write(json.dumps(line).encode() + b"\n")
+            self._file.write(json.dumps(for_json(line), allow_nan=False).encode() + b"\n")
         except OSError as error:
             self._file.close()
             self._file = None

@@ -13,7 +13,6 @@ import base64
 import dataclasses
 import hashlib
 import json
-import math
 from collections.abc import Sequence
 from functools import cache
 from html import escape
@@ -25,6 +24,7 @@ import numpy as np
 
 from tardigrad.core.errors import InvalidInputError, RunFileError
 from tardigrad.core.files import write_atomic
+from tardigrad.core.json_lines import for_json
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.report import html_convergence, html_head, html_parameters, html_staleness, html_timeline
@@ -137,18 +137,10 @@ def embedded(value: Any) -> str:
     >>> embedded({"name": "</script>", "value": float("nan")})
     '{"name":"\\u003c/script\\u003e","value":null}'
     """
-    text = json.dumps(_finite(value), separators=(",", ":"), allow_nan=False)
+    text = json.dumps(for_json(value), separators=(",", ":"), allow_nan=False)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _finite(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _told_apart(runs: Sequence[ReportedRun]) -> list[ReportedRun]:

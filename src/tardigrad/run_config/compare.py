@@ -8,7 +8,6 @@ Rules of this file:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -87,11 +86,3 @@ def as_text(value: Any) -> str:
     known = numbers[np.isfinite(numbers)]
     low, high = (known.min(), known.max()) if known.size else (np.nan, np.nan)
     return f"{low:.6g} to {high:.6g} in {numbers.size} trajectories"
-
-
-def for_json(value: Any) -> Any:
-    """A number or a list of numbers; None for what JSON has not."""
-    found = np.asarray(value).tolist()
-    if isinstance(found, list):
-        return [for_json(item) for item in found]
-    return found if not isinstance(found, float) or isfinite(found) else None

@@ -24,6 +24,7 @@ from tardigrad.core.drive import execute, set_up
 from tardigrad.core.engine import Engine
 from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.files import CONFIG, HEADER
+from tardigrad.core.json_lines import for_json
 from tardigrad.core.observers import Observer, Progress
 from tardigrad.core.plain import encode
 from tardigrad.core.problem import Problem
@@ -31,7 +32,7 @@ from tardigrad.core.result import Result
 from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, limits
 from tardigrad.core.watch import Watch
-from tardigrad.run_config.compare import Compared, as_text, compare, for_json
+from tardigrad.run_config.compare import Compared, as_text, compare
 from tardigrad.run_config.folders import earlier_run, folder_for, make
 from tardigrad.run_config.own_code import own_errors
 from tardigrad.run_config.place import located
@@ -87,7 +88,7 @@ class Ran:
             "replies": len(result.trace),
             "seconds": float(result.history.seconds[-1]) if len(result.history) else 0.0,
             "wall_seconds": result.wall_seconds,
-            "measures": {name: for_json(value) for name, value in self.measures.items()},
+            "measures": for_json(self.measures),
             "folder": str(self.folder),
             "next": self.after,
             "identical": self.compared.identical if self.compared else None,
