@@ -106,6 +106,21 @@ def test_progress_goes_to_standard_error_only(capfd, stop):
 def test_progress_counts_updates_and_what_there_are_of_them():
     assert td.Progress().text(12, 40, 2.0) == "12/40 updates 6 updates/s"
     assert td.Progress().text(12, np.inf, 0.5) == "12 updates 24 updates/s"
+    assert td.Progress().text(12, 40, 2.0, first=8) == "12/40 updates 2 updates/s"
+
+
+def test_progress_of_a_run_that_goes_on_counts_only_what_it_makes(tmp_path):
+    class Noted(td.Progress):
+        def text(self, version, most, seconds, first=0):
+            noted.append((version, first))
+            return ""
+
+    noted = []
+    args = td.AsyncSGD(0.1), make_problem(), td.Simulated(td.Exponential(1.0))
+    td.run(*args, stop=td.MaxUpdates(9), checkpoint=str(tmp_path), observers=Noted())
+    assert noted[-1] == (9, 0)
+    td.resume(str(tmp_path), stop=td.MaxUpdates(30), observers=Noted())
+    assert noted[-1] == (30, 9)
 
 
 def test_progress_does_not_make_free_workers_meet_after_each_update(monkeypatch, capfd):

@@ -211,7 +211,11 @@ def test_measures_of_a_trace_are_those_of_its_columns(trace):
 
 def test_measures_for_people():
     found = Growth(0.5, 0.01, 2.0, 0.6, 3, 10, 100)
-    assert str(found) == "growth of staleness: exponent 0.5 +- 0.01 (client 3), scale 2, of its record 0.6; from 100 replies"
+    assert str(found) == (
+        "growth of staleness with the version n: exponent 0.5 +- 0.01 (client 3), at most 2 n^0.5;"
+        " the largest so far grows like n^0.6; from 100 replies"
+    )
+    assert "exponent -0.5 +- 0.01, at most 2 n^0;" in str(Growth(-0.5, 0.01, 2.0, 0.6, None, 10, 100))
     found = DelayFactor(6.25, 25, 4, {0: 24, 1: 1}, 5.0)
     assert (
         str(found)

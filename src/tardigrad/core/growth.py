@@ -56,9 +56,11 @@ class Growth:
 
     def __str__(self) -> str:
         whose = "" if self.client is None else f" (client {self.client})"
+        # the envelope does not fall, whatever the trend
+        below = f"{self.scale:.3g} n^{max(self.exponent, 0.0):.3g}"
         return (
-            f"growth of staleness: exponent {self.exponent:.3g} +- {self.error:.2g}{whose}, scale {self.scale:.3g},"
-            f" of its record {self.record_exponent:.3g}; from {self.replies} replies"
+            f"growth of staleness with the version n: exponent {self.exponent:.3g} +- {self.error:.2g}{whose}, at most {below};"
+            f" the largest so far grows like n^{self.record_exponent:.3g}; from {self.replies} replies"
         )
 
 

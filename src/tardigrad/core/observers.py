@@ -233,6 +233,7 @@ class Progress(Observer):
         self._bar: Any = None
         self._limits: Limits | None = None
         self._last: Moment | None = None
+        self._first = 0
 
     def open(self, problem: Problem, stop: Limits) -> None:
         from rich.console import Console
@@ -246,12 +247,17 @@ class Progress(Observer):
         self._bar.start()
         self._started = time.perf_counter()
 
-    def text(self, version: int, most: float, seconds: float) -> str:
-        """What stands behind the bar after so many updates, of at most so many, and seconds of this bar."""
+    def text(self, version: int, most: float, seconds: float, first: int = 0) -> str:
+        """What stands behind the bar after so many updates, of at most so many, and seconds of this bar.
+
+        It began after `first` updates: a run that goes on has made those before.
+        """
         of = f"/{most:.0f}" if np.isfinite(most) else ""
-        return f"{version}{of} updates {version / max(seconds, 1e-9):.0f} updates/s"
+        return f"{version}{of} updates {(version - first) / max(seconds, 1e-9):.0f} updates/s"
 
     def observe(self, moment: Moment) -> str | None:
+        if self._last is None:
+            self._first = moment.version
         self._last = moment
         self._draw()
         return None
@@ -267,5 +273,5 @@ class Progress(Observer):
         if self._bar is None or moment is None or self._limits is None:
             return
         done = moment.version if np.isfinite(self._limits.updates) else moment.seconds
-        text = self.text(moment.version, self._limits.updates, time.perf_counter() - self._started)
+        text = self.text(moment.version, self._limits.updates, time.perf_counter() - self._started, self._first)
         self._bar.update(0, completed=done, text=text)

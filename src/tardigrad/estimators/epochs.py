@@ -159,5 +159,5 @@ class EpochBar(Progress):
         self.length = length
         self.every = min(length, max(length // _LOOKS, _BETWEEN * n_workers))
 
-    def text(self, version: int, most: float, seconds: float) -> str:
+    def text(self, version: int, most: float, seconds: float, first: int = 0) -> str:
         return f"{version / self.length:.1f}/{most / self.length:.0f} epochs"
