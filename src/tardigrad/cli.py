@@ -9,8 +9,11 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -285,11 +288,26 @@ def _as_line(message: Warning | str, category: type[Warning], filename: str, lin
     return _with_its_line(message, category, filename, lineno, line)
 
 
+@contextmanager
+def _requests_to_end_as_ctrl_c() -> Iterator[None]:
+    """Let `kill`, a batch system and a terminal that is closed end a run as Ctrl-C does: it is saved, and can be resumed."""
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
+    for number in taken:
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        for number in taken:
+            signal.signal(number, signal.SIG_DFL)
+
+
 def main() -> None:
     """Entry point: an error of the library becomes one message, without a traceback, and so does a warning."""
     shown, warnings.formatwarning = warnings.formatwarning, _as_line
     try:
-        app()
+        with _requests_to_end_as_ctrl_c():
+            app()
     except TardigradError as error:
         typer.echo("\n".join([f"tardigrad: {error}", *getattr(error, "__notes__", ())]), err=True)
         sys.exit(2)

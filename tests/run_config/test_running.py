@@ -426,10 +426,11 @@ def test_a_run_that_was_killed_is_resumed(folder, engine):
         assert_same_runs(resumed, whole, in_flight=False)
 
 
-def test_ctrl_c_leaves_a_run_that_goes_on(folder):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_ctrl_c_and_requests_to_end_leave_a_run_that_goes_on(folder, number):
     text = SMALL.replace("max_updates = 50", "max_updates = 1_000_000_000") + "[checkpoint]\nevery_updates = 2000\n"
     (folder / "long.toml").write_text(text)
-    assert killed("long.toml", "out", signal.SIGINT) == 130
+    assert killed("long.toml", "out", number) == 130
     assert td.Result.load("out").status is td.Status.INTERRUPTED
 
 
