@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import time
 import warnings
 from pathlib import Path
@@ -66,8 +67,9 @@ def _nothing_left_behind(request):
     with_ray = request.node.get_closest_marker("ray") is not None
     if with_ray:
         request.getfixturevalue("ray_cluster")
-    descriptors = _open_descriptors()
+    descriptors, path = _open_descriptors(), list(sys.path)
     yield
+    sys.path[:] = path  # workers look where this process looks, and folders of tests hold modules of any name
     left = _children() - _ray_processes - _browser_processes
     assert not left, f"processes left behind: {left}"
     if with_ray:  # Ray ends actors, and closes its connections to them, a moment later

@@ -55,11 +55,12 @@ class Calls:
         self._ray = ray
         self._waiting: dict[Any, Call] = {}
 
-    def expect(self, actor: Actor, what: int, ref: Any) -> None:
-        """An actor was asked for something, of which Ray's reference will come."""
-        call = Call(actor, what, ref, time.monotonic())
+    def ask(self, actor: Actor, what: int, method: Any, *arguments: Any) -> None:
+        """Call a method of an actor; its answer will come."""
+        given = time.monotonic()  # before the call: on a busy machine the actor may begin before the call returns
+        call = Call(actor, what, method.remote(*arguments), given)
         actor.calls.append(call)
-        self._waiting[ref] = call
+        self._waiting[call.ref] = call
 
     def forget(self, actor: Actor) -> None:
         """Expect nothing more of what an actor was asked for."""

@@ -169,7 +169,7 @@ class RayCluster(RealEngine):
         self._starts[number] += 1
         handle = self._make.remote([entry or os.getcwd() for entry in sys.path], self._setup)
         actor = Actor(number, handle, handle.work)
-        self._calls.expect(actor, READY, handle.ready.remote())
+        self._calls.ask(actor, READY, handle.ready)
         if not self._dispatch.shared:
             self._dispatch.stand_in(number)
         return actor
@@ -190,8 +190,7 @@ class RayCluster(RealEngine):
         actor, points, task = self._actors[worker], job.kept.place, job.task
         fields = task.id, task.client, task.kind, task.setup, task.weight, task.part
         message = parcel((fields, self._zero + actor.ahead, job.stand_in), points.layout, points.content)
-        ref = actor.work.remote(message) if points.ref is None else actor.work.remote(message, points.ref)
-        self._calls.expect(actor, task.id, ref)
+        self._calls.ask(actor, task.id, actor.work, message, *([] if points.ref is None else [points.ref]))
 
     def _listen(self, timeout: float) -> None:
         if self._elastic and time.monotonic() > self._next_look:
@@ -212,7 +211,7 @@ class RayCluster(RealEngine):
             if name == self._host != "":
                 self._begin(actor)
             else:
-                self._calls.expect(actor, CLOCK, actor.handle.clock.remote())
+                self._calls.ask(actor, CLOCK, actor.handle.clock)
         elif call.what == CLOCK:
             actor.ahead = call.answer - (call.given + time.monotonic()) / 2
             self._begin(actor)

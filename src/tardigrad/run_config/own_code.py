@@ -129,5 +129,6 @@ def _module_of(path: Path) -> tuple[str, Path]:
 
 
 def _find_in(folder: Path) -> None:
+    """Look for modules in a folder too: last, so that a json.py there is not what other packages import."""
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.append(str(folder))
