@@ -2,18 +2,13 @@
 
 Rules of this file:
 
-- commands are thin: they call a function, print its result, and turn the library's errors into one message;
+- commands are thin: they call a function and print its result; what stands around them is `tardigrad.command`;
 - nothing heavy is imported before a command needs it.
 """
 
 from __future__ import annotations
 
 import json
-import signal
-import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +16,8 @@ from typing import Annotated, Any
 import typer
 
 from tardigrad import __version__
-from tardigrad.core.errors import InvalidInputError, TardigradError
+from tardigrad.command import as_command
+from tardigrad.core.errors import InvalidInputError
 
 app = typer.Typer(
     name="tardigrad",
@@ -278,38 +274,7 @@ def _problem_of(config: Path | None, modules: list[str] | None) -> Any:
     return problem_of(config)
 
 
-_with_its_line = warnings.formatwarning
-
-
-def _as_line(message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
-    """A warning that is meant for the user: without the line of the library that gave it."""
-    if issubclass(category, UserWarning):
-        return f"tardigrad: warning: {message}\n"
-    return _with_its_line(message, category, filename, lineno, line)
-
-
-@contextmanager
-def _requests_to_end_as_ctrl_c() -> Iterator[None]:
-    """Let `kill`, a batch system and a terminal that is closed end a run as Ctrl-C does: it is saved, and can be resumed."""
-    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    taken = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]  # nohup ignores one
-    for number in taken:
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-    try:
-        yield
-    finally:
-        for number in taken:
-            signal.signal(number, signal.SIG_DFL)
-
-
 def main() -> None:
-    """Entry point: an error of the library becomes one message, without a traceback, and so does a warning."""
-    shown, warnings.formatwarning = warnings.formatwarning, _as_line
-    try:
-        with _requests_to_end_as_ctrl_c():
-            app()
-    except TardigradError as error:
-        typer.echo("\n".join([f"tardigrad: {error}", *getattr(error, "__notes__", ())]), err=True)
-        sys.exit(2)
-    finally:
-        warnings.formatwarning = shown
+    """Entry point."""
+    with as_command():
+        app()
