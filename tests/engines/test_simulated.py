@@ -134,3 +134,41 @@ def test_bad_timing():
         td.Simulated(3.0)
     with pytest.raises(td.InvalidInputError, match="2 durations for 4 clients"):
         td.run(td.AsyncSGD(0.1), make_problem(), td.Simulated(td.PerClient([1, 2])), stop=td.MaxUpdates(1))
+
+
+class Odd(td.Timing):
+    """The first two jobs take a second, all others what is given."""
+
+    random = False
+
+    def __init__(self, seconds, begin=0):
+        self.seconds, self.begin = seconds, begin
+
+    def duration(self, client, start, u):
+        return self.seconds if start >= self.begin else 1.0
+
+
+@pytest.mark.parametrize("seconds", [-1.0, -1e-300, np.nan])
+@pytest.mark.parametrize("begin", [0, 1])  # a job that starts when it is submitted, and one that has waited
+def test_a_duration_that_is_no_duration_is_an_error(seconds, begin):
+    engine = opened(Odd(seconds, begin), n_clients=1)
+
+    def serve():
+        submit(engine, 0, 0)
+        drain(engine)
+
+    with pytest.raises(td.InvalidInputError, match=r"Odd.duration must return seconds >= 0, not .*client 0"):
+        serve()
+
+
+def test_no_time_at_all_is_a_duration():
+    engine = opened(Odd(0.0), n_clients=1)
+    submit(engine, 0, 0)
+    assert [reply.finished for reply in drain(engine)] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("lock_free", [False, True])
+def test_a_duration_that_is_no_duration_is_an_error_on_real_workers(lock_free):
+    engine = td.Threads(1, Odd(-1.0), lock_free=lock_free)
+    with pytest.raises(td.WorkerError, match=r"Odd.duration must return seconds >= 0, not -1.0, which it gave for client 0"):
+        td.run(td.Hogwild(0.1), make_problem(), engine, stop=td.MaxUpdates(5))

@@ -47,6 +47,15 @@ class Timing(Plain):
         """Raise `InvalidInputError` if the model does not describe so many clients."""
 
 
+def check_duration(seconds: float, timing: Timing, client: int) -> float:
+    """Seconds, as a timing gave them: a number >= 0. Written so that NaN, which would disorder a virtual clock, fails too."""
+    if not seconds >= 0:
+        raise InvalidInputError(
+            f"{type(timing).__name__}.duration must return seconds >= 0, not {seconds!r}, which it gave for client {client}"
+        )
+    return seconds
+
+
 def check_timing(value: object, name: str, such_as: str = "Constant(1.0)") -> Timing:
     """A timing."""
     if not isinstance(value, Timing):

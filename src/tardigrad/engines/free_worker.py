@@ -23,7 +23,7 @@ from tardigrad.core.in_place import InPlaceRule, InPlaceState, SetupTally, sweep
 from tardigrad.core.loop import MAX_FAILURES
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Array, Points, Task
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_duration
 from tardigrad.core.worker import WorkerHalf
 
 #: draws of each worker in a slice, at least, where tasks are drawn several at a time
@@ -160,7 +160,8 @@ class FreeWorker:
 
     def _duration(self, number: int, client: int, now: float) -> float:
         assert self.timing is not None
-        return self.timing.duration(client, now, self.uniform(number) if self.timing.random else 0.5)
+        seconds = self.timing.duration(client, now, self.uniform(number) if self.timing.random else 0.5)
+        return check_duration(seconds, self.timing, client)
 
     def _give_up(self, part: Slice, number: int, client: int, what: str) -> int:
         """End the slice for all."""

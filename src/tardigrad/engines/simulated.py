@@ -20,7 +20,7 @@ from tardigrad.core.engine import Engine, Placement
 from tardigrad.core.in_flight import InFlight
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Points, Reply, Task
-from tardigrad.core.timing import Timing, check_timing
+from tardigrad.core.timing import Timing, check_duration, check_timing
 from tardigrad.core.validate import optional_integer
 from tardigrad.core.worker import WorkerHalf
 
@@ -90,7 +90,10 @@ class Simulated(Engine):
         if free:  # what _start does, without the call: most submissions come here
             clock = self._clock
             self._busy.add(worker)
-            finish = clock + self._duration(task.client, clock, self._uniform(task.id) if self._random else 0.5)
+            seconds = self._duration(task.client, clock, self._uniform(task.id) if self._random else 0.5)
+            if not seconds >= 0:  # looked at here, without a call: this is a hot path
+                check_duration(seconds, self.timing, task.client)
+            finish = clock + seconds
             heappush(self._heap, (finish, number, worker, clock, task, version, self._points, clock))
         else:
             self._waiting.setdefault(line, OrderedDict())[task.id] = (task, version, self._points, self._clock, number)
@@ -111,7 +114,10 @@ class Simulated(Engine):
     def _start(self, worker: int, task: Task, version: int, points: Points, submitted: float, number: int) -> None:
         start = self._clock
         self._busy.add(worker)
-        finish = start + self._duration(task.client, start, self._uniform(task.id) if self._random else 0.5)
+        seconds = self._duration(task.client, start, self._uniform(task.id) if self._random else 0.5)
+        if not seconds >= 0:  # looked at here, without a call: this is a hot path
+            check_duration(seconds, self.timing, task.client)
+        finish = start + seconds
         heappush(self._heap, (finish, number, worker, start, task, version, points, submitted))
 
     def _release(self, worker: int) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from tardigrad.core.guard import canonical, is_finite
 from tardigrad.core.streams import Domain, Uniforms
 from tardigrad.core.task import Payload, Points, Task
-from tardigrad.core.timing import Timing
+from tardigrad.core.timing import Timing, check_duration
 from tardigrad.core.worker import WorkerHalf, single_threaded_blas
 
 #: seconds beyond which systems refuse to sleep
@@ -47,7 +47,8 @@ def doing(
         finite = is_finite(payload)
         if timing is not None and not stands_in:
             u = uniform(task.id) if timing.random else 0.5
-            left = began + timing.duration(task.client, began - zero, u) - clock()
+            seconds = check_duration(timing.duration(task.client, began - zero, u), timing, task.client)
+            left = began + seconds - clock()
             if left > 0:
                 sleep(min(left, LONGEST))
         return payload, finite, began - zero, clock() - zero
