@@ -90,7 +90,7 @@ def test_two_failures_are_incidents_and_the_run_goes_on(caplog):
         result = run(Pull(do=Breaks(2)), rule=td.SyncSGD(0.1), stop=td.MaxUpdates(25))
     assert result.status is td.Status.MAX_UPDATES
     assert [i["kind"] for i in result.incidents] == ["raised", "raised"]
-    assert all(i["text"].startswith("worker 1 raised an exception: ") for i in result.incidents)
+    assert all(i["text"].startswith("worker 1 raised an exception: IndexError: out of cheese") for i in result.incidents)
     assert [record.getMessage() for record in caplog.records] == [i["text"] for i in result.incidents]
     assert len(set(result.trace["task"].tolist())) == 50
     assert td.replay(result, problem=Pull()).identical

@@ -93,8 +93,22 @@ class WorkerHalf:
         return answer_with_cache
 
 
+_NOTE = "raised while a worker computed"
+
+
 def _where(task: Task) -> str:
-    return f"raised while a worker computed task {task.id} ({task.kind}) of client {task.client}"
+    return f"{_NOTE} task {task.id} ({task.kind}) of client {task.client}"
+
+
+def last_line(text: str) -> str:
+    r"""The line of a worker's traceback that names the exception: the last one before the note on the task.
+
+    Examples
+    --------
+    >>> last_line("Traceback ...\nKeyError: 'x'\nraised while a worker computed task 3 (gradient) of client 1\n")
+    "KeyError: 'x'"
+    """
+    return text.partition(f"\n{_NOTE}")[0].rstrip().rpartition("\n")[2]
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from tardigrad.core.in_flight import InFlight
 from tardigrad.core.task import Array, Lost, Payload, Points, Reply, Task
 from tardigrad.core.timing import Timing, check_timing
 from tardigrad.core.validate import number, optional_integer, yes_or_no
-from tardigrad.core.worker import WorkerHalf
+from tardigrad.core.worker import WorkerHalf, last_line
 from tardigrad.engines.dispatch import Dispatch, Job, Kept
 
 #: longest wait for replies at a time, so that Ctrl-C is seen
@@ -195,7 +195,7 @@ class RealEngine(Engine):
     def _has_failed(self, worker: int, task_id: int, text: str) -> None:
         """A worker's code raised; it goes on. What waited there is given anew: a client's tasks stay in order."""
         job = self._dispatch.lose(worker)
-        self._report("raised", worker, job, f"worker {worker} raised an exception: {text.rstrip().rpartition(chr(10))[2]}")
+        self._report("raised", worker, job, f"worker {worker} raised an exception: {last_line(text)}")
         if job is not None:
             self._lost.append(Lost(job.task, job.version, f"it raised an exception on worker {worker}:\n{text}"))
         self._free[worker] = self.depth
