@@ -32,6 +32,25 @@ def test_a_good_rule_passes():
     check_rule(Good(), make_problem())
 
 
+class ForgetsToCount(Good):
+    def receive(self, state, reply, rng):
+        state.x -= self.step * reply.payload
+        return state, [state.task(reply.task.client)]
+
+
+def test_an_update_that_is_not_counted_is_named():
+    with pytest.raises(
+        AssertionError, match=r"receive of task \d+ changed x, issued a task and left state.version at 0: add one"
+    ):
+        check_rule(ForgetsToCount(), make_problem())
+
+
+@pytest.mark.parametrize("given", [Good, "AsyncSGD", None])
+def test_what_is_no_rule_is_refused(given):
+    with pytest.raises(td.InvalidInputError, match="rule must be a Rule such as AsyncSGD"):
+        check_rule(given, make_problem())
+
+
 class ChangesPoints(Good):
     def work(self, problem, task, points, rng, cache):
         points[0][0] += 1

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tardigrad.core.drive import run
+from tardigrad.core.errors import InvalidInputError
 from tardigrad.core.in_place import InPlaceRule, sweep_free, write_free
 from tardigrad.core.plain import encode, same_bits
 from tardigrad.core.problem import Problem
@@ -78,6 +79,12 @@ class CheckedRule(Rule[Any]):
         unchanged = not state.fresh or same_bits(points, kept)
         assert unchanged, f"receive of task {reply.task.id} changed points that the state calls fresh"
         self._check(after, orders, issued, version, x, f"receive of task {reply.task.id}")
+        # a round may gather in x what no task reads yet, so tasks that are issued decide
+        sent_old = any(isinstance(order, Task) for order in orders) and after.version == version
+        assert not sent_old or same_bits(after.x, x), (
+            f"receive of task {reply.task.id} changed x, issued a task and left state.version at {version}: add one for every"
+            " update, since engines send a new point, and a run looks whether it has ended, when the version has changed"
+        )
         for array in arrays_of(before):
             # engines use the memory again: a rule that keeps it will notice
             array[...] = np.nan if array.dtype.kind in "fc" else 1
@@ -139,6 +146,8 @@ def check_rule(
 
     Raises
     ------
+    InvalidInputError
+        If it is no rule: a class of rules, for example.
     AssertionError
         Naming the contract that is broken.
 
@@ -148,6 +157,8 @@ def check_rule(
     >>> import tardigrad as td
     >>> check_rule(td.AsyncSGD(step=0.1), td.LeastSquares((np.eye(4), np.ones(4)), td.Iid(4)))
     """
+    if not isinstance(rule, Rule):
+        raise InvalidInputError(f"rule must be a Rule such as AsyncSGD(0.1), not {rule!r}")
     assert same_bits(rule, round_trip(rule)), "a rule must come back from plain data with the same parameters"
     text = json.dumps(encode(rule, {}))
     stop = MaxOracleCalls(n_replies) | MaxUpdates(n_replies)
