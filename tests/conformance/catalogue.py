@@ -150,20 +150,6 @@ RULES_AND_ENGINES = [
     if engine.values != ("RayCluster",) or rule in ON_RAY
 ]
 
-#: rules that are run on Ray, whose actors take most of a second to start: every class once, and all that is sent in other
-#: shapes or taken back (sweeps, tuples, cancelled tasks)
-_SENT_OTHERWISE = {"AsyncSGD, delay-adaptive sweep", "AsyncBC, compressed", "RowAction, sparse", "Ringmaster, cancel"}
-_FIRST = {name.split(",")[0]: name for name in reversed(ALL_RULES)}
-ON_RAY = _SENT_OTHERWISE | set(_FIRST.values())
-
-#: every rule on every engine
-RULES_AND_ENGINES = [
-    pytest.param(rule, *engine.values, marks=engine.marks)
-    for rule in ALL_RULES
-    for engine in ENGINE_NAMES
-    if engine.values != ("RayCluster",) or rule in ON_RAY
-]
-
 
 def rule_and_problem(rule, problem="noisy"):
     """The two by their names."""
