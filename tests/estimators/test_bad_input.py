@@ -22,7 +22,7 @@ def fit(X=None, y=None, cls=td.KernelRegressor, **kwargs):
         ({"bandwidth": 0}, r"bandwidth must be 'auto' or a finite number > 0, not 0"),
         ({"bandwidth": -1.0}, "bandwidth must be"),
         ({"bandwidth": "wide"}, "bandwidth must be"),
-        ({"kernel": "rbf"}, "kernel must be one of laplacian, gaussian, matern-1/2, .* not 'rbf'"),
+        ({"kernel": "rbf"}, "kernel must be one of laplacian, gaussian, matern-1/2, .* not 'rbf' .*is 'gaussian', with gamma"),
         ({"kernel": td.Laplacian}, "kernel must be one of"),
         ({"kernel": td.Laplacian(1.0), "bandwidth": 2.0}, "bandwidth must be 'auto' where the kernel is an object"),
         ({"epochs": 0}, "epochs must be an integer >= 1, not 0"),

@@ -231,8 +231,14 @@ def test_data_frames_are_taken_if_they_hold_numbers():
     A, b = gaussian()
     frame = pandas.DataFrame(A)
     check_solved(td.linsolve(frame, pandas.Series(b)), A, b)
-    with pytest.raises(td.InvalidInputError, match="A must hold real numbers, not object"):
+    with pytest.raises(td.InvalidInputError, match=r"A must hold real numbers, not object$"):
         td.linsolve(frame.assign(name="a"), b)
+
+
+def test_a_linear_operator_is_refused_with_the_reason():
+    A, b = gaussian()
+    with pytest.raises(td.InvalidInputError, match="single rows are read, which a linear operator does not give"):
+        td.linsolve(sp.linalg.aslinearoperator(A), b)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -45,8 +45,9 @@ def kernel_of(kernel: Any, bandwidth: Any) -> KernelFunction:
             " bandwidth"
         )
     if not isinstance(kernel, str) or kernel not in _NAMES:
+        hint = " (scikit-learn's 'rbf' is 'gaussian', with gamma = 1 / (2 bandwidth^2))" if kernel == "rbf" else ""
         raise InvalidInputError(
-            f"kernel must be one of {', '.join(_NAMES)}, or a kernel such as tardigrad.Laplacian(10.0), not {kernel!r}; a"
+            f"kernel must be one of {', '.join(_NAMES)}, or a kernel such as tardigrad.Laplacian(10.0), not {kernel!r}{hint}; a"
             " function of one's own goes into tardigrad.UserKernel"
         )
     name, parameters = _NAMES[kernel]

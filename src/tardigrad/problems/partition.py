@@ -236,7 +236,10 @@ class Given(Partition):
         try:
             values = np.asarray(clients)
         except ValueError:
-            raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {clients!r}") from None
+            raise InvalidInputError(
+                "clients must be a 1-d array with the client of each row, not lists of different lengths: of lists of rows"
+                " make it by clients = np.full(n_rows, -1) and clients[rows_of_client_i] = i"
+            ) from None
         if values.ndim != 1 or not np.issubdtype(values.dtype, np.integer) or not values.size:
             raise InvalidInputError(f"clients must be a 1-d array of integers >= 0, not {values.dtype} of shape {values.shape}")
         if values.min() < NOBODY:

@@ -53,7 +53,8 @@ def as_matrix(A: Any) -> Any:
     except ValueError:
         raise InvalidInputError("A must be a matrix: its rows have different lengths") from None
     if matrix.dtype.kind not in "biuf":
-        raise InvalidInputError(f"A must hold real numbers, not {matrix.dtype}")
+        hint = ": single rows are read, which a linear operator does not give" if hasattr(A, "matvec") else ""
+        raise InvalidInputError(f"A must hold real numbers, not {matrix.dtype}{hint}")
     _check_shape(matrix.shape)
     if matrix.dtype not in (np.float32, np.float64) or not matrix.dtype.isnative:
         matrix = matrix.astype(np.float32 if matrix.dtype == np.dtype(np.float32).newbyteorder() else np.float64)
