@@ -9,6 +9,7 @@ Rules of this file:
 from __future__ import annotations
 
 import json
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
