@@ -18,8 +18,8 @@ test: $(VENV)/installed
 
 lint: $(VENV)/installed
 	$(BIN)/pip install --quiet --editable '.[test]'
-	$(BIN)/ruff check src tests examples docs
-	$(BIN)/ruff format --check src tests examples docs
+	$(BIN)/ruff check src tests examples docs/*.py
+	$(BIN)/ruff format --check src tests examples docs/*.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
