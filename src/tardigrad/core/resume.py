@@ -24,7 +24,7 @@ from tardigrad.core.plain import same_bits, type_name
 from tardigrad.core.problem import Problem
 from tardigrad.core.result import Result
 from tardigrad.core.rule import Rule
-from tardigrad.core.run_files import made_with
+from tardigrad.core.run_files import other_versions
 from tardigrad.core.session import Setup
 from tardigrad.core.stopping import Status, Stop
 
@@ -155,8 +155,7 @@ def _check(earlier: Result, rule: Rule[Any] | None, problem: Problem, where: str
         difference = _difference(rule.configure(problem, earlier.concurrency, earlier.max_staleness), earlier.rule)
         if difference:
             raise RunFileError(f"{where} was made with another rule: {difference}")
-    here = made_with()
-    other = [f"{name} {then}, here {here.get(name)}" for name, then in earlier.made_with.items() if here.get(name) != then]
+    other = other_versions(earlier.made_with)
     if other and not any_version:
         raise RunFileError(
             f"{where} was made with {'; '.join(other)}: bits may differ. Use the same versions, or go on all the same with"

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import platform
 import warnings
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -203,6 +204,12 @@ def made_with() -> dict[str, str]:
         "numpy": np.__version__,
         "machine": platform.machine(),
     }
+
+
+def other_versions(made: Mapping[str, str]) -> list[str]:
+    """What a run was made with that is otherwise here, each in words."""
+    here = made_with()
+    return [f"{name} {then}, here {here.get(name)}" for name, then in made.items() if here.get(name) != then]
 
 
 @cache

@@ -14,7 +14,7 @@ import numpy as np
 
 from tardigrad.core.plain import same_bits
 from tardigrad.core.result import Result
-from tardigrad.core.run_files import made_with
+from tardigrad.core.run_files import other_versions
 from tardigrad.core.stopping import Status
 from tardigrad.engines.real import RealEngine
 from tardigrad.engines.replay import first_difference
@@ -55,8 +55,7 @@ def compare(earlier: Result, again: Result, name: str) -> Compared:
         return Compared(
             False, f"the times of {kind} are those of real workers, and differ from {name}: {_measures(earlier, again)}"
         )
-    here = made_with()
-    other = [f"{what} {then}, here {here.get(what)}" for what, then in earlier.made_with.items() if here.get(what) != then]
+    other = other_versions(earlier.made_with)
     because = f" ({name} was made with {'; '.join(other)}: bits may differ)" if other else ""
     return Compared(False, f"it differs from {name}: {difference}{because}", as_expected=bool(other))
 
@@ -64,9 +63,7 @@ def compare(earlier: Result, again: Result, name: str) -> Compared:
 def _difference(earlier: Result, again: Result) -> str:
     if len(earlier.trace) != len(again.trace):
         return f"{len(again.trace)} replies instead of {len(earlier.trace)}"
-    if not same_bits(earlier.x, again.x):
-        return first_difference(earlier, again) or "x differs"
-    return first_difference(earlier, again)
+    return first_difference(earlier, again) or ("" if same_bits(earlier.x, again.x) else "x differs")
 
 
 def _measures(earlier: Result, again: Result) -> str:
